@@ -1,0 +1,55 @@
+# `make quickstart` and `make test` are all that a fresh machine needs (Python >= 3.11 and a C++ compiler).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help quickstart test test-all lint tools clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+quickstart: $(VENV)/.installed-run ## grow a small model from raw text, end to end, in a few minutes
+	@$(BIN)/pippin run quickstart
+
+test: lint ## style, types, tests (not the slow ones)
+	@$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory tools
+
+test-all: lint ## the same with the slow tests
+	@$(BIN)/python -m pytest -m "slow or not slow"
+	@$(MAKE) --no-print-directory tools
+
+lint: $(VENV)/.installed-test ## ruff and mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+# Tests that need a system tool skip themselves without it; here it is said aloud, and with CI set it fails.
+tools:
+	@missing=0; \
+	need() { what=$$1; shift; for tool in "$$@"; do command -v "$$tool" >/dev/null 2>&1 && return; done; \
+	  echo "missing: $$1 ($$what); tests that need it were skipped"; missing=1; }; \
+	need "compiled models" $(CXX) clang++; \
+	need "checkout and change checks" git; \
+	need "pages in a browser" chromium chromium-browser google-chrome; \
+	test $$missing = 0 -o -z "$(CI)"
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "Python 3.11 or newer is needed, '$(PYTHON)' is not that; try: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once; a few minutes)"
+	@$(PIP_INSTALL) --editable '.[train,data]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV) (once; a few minutes)"
+	@$(PIP_INSTALL) --editable '.[all]'
+	@touch $@
+
+clean: ## remove the environment, builds and caches (never runs/)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

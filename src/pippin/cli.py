@@ -1,0 +1,299 @@
+"""The `pippin` command. Verbs: run, show, chat, bench."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pippin import __version__
+from pippin.config import leaves, override
+from pippin.errors import UserError
+from pippin.pipeline import Graph, Stage
+from pippin.progress import Screen
+
+app = typer.Typer(
+    help="Grow a small language model from raw documents to a low-bit chat model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+SHIPPED = ("quickstart", "small", "on_device_3b")
+BENCHES = ("train", "learning", "mup")
+Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"pippin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None: ...
+
+
+@app.command()
+def run(
+    recipe: Annotated[str, typer.Argument(help=f"A shipped recipe ({', '.join(SHIPPED)}) or a path to your own file.")],
+    what: Annotated[list[str] | None, typer.Argument(help="Stages to reach (all, if none), and path=value overrides.")] = None,
+    runs: Runs = Path("runs"),
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training steps (worth it for long runs).")] = False,
+) -> None:
+    """Run a recipe: what is done is skipped, what was cut short is resumed."""
+    graph, _ = _graph(recipe, what or [], runs)
+    targets = [item for item in what or [] if "=" not in item]
+    screen = Screen()
+    pending = [name for name in graph.order(targets) if not graph.done(graph.stages[name])]
+    if not pending:
+        screen.console.print(f"Nothing to do: all {len(graph.order(targets))} stages are done.", soft_wrap=True)
+    else:
+        _print_estimate(graph, pending, screen.console)
+        graph.run(targets, screen, compile)
+    _epilogue(graph, graph.order(targets), screen.console)
+
+
+@app.command()
+def show(
+    what: Annotated[str, typer.Argument(help="A recipe, a stage's run directory, or the name of a model preset.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="path=value overrides.")] = None,
+    runs: Runs = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show a recipe's stages, settings, cost and artifacts; or what one run directory holds."""
+    from pippin.model.config import PRESETS
+
+    console = Console(highlight=False)
+    if (Path(what) / "stage.json").exists():
+        from pippin.files import read_json
+
+        record = read_json(Path(what) / "stage.json")
+        print(json.dumps(record, indent=1, ensure_ascii=False))
+    elif what in PRESETS:
+        count = PRESETS[what].n_params()
+        if as_json:
+            print(json.dumps({"preset": what, "parameters": count.total, "embedding": count.embedding}, indent=1))
+        else:
+            _print_parameters(what, PRESETS[what], console)
+    else:
+        graph, params = _graph(what, overrides or [], runs)
+        description = describe(graph, params)
+        if as_json:
+            print(json.dumps(description, indent=1, ensure_ascii=False))
+        else:
+            _print_description(what, graph, description, console)
+
+
+@app.command()
+def chat(
+    model: Annotated[Path, typer.Argument(help="A model directory, or the run directory of a stage that made one.")],
+    adapter: Annotated[Path | None, typer.Option("--adapter", help="An adapter directory (PEFT layout).")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Answer this one prompt and end.")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
+    max_tokens: Annotated[int, typer.Option(help="The longest answer.", min=1)] = 256,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Talk to a model: dense or palettized, with its recovery adapter or your own."""
+    _needs_torch("chat")
+    from pippin.chat import talk
+
+    talk(model, adapter, prompt, temperature, max_tokens, seed)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHES)}.")],
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A short trial: shows that it runs, measures little.")] = False,
+) -> None:
+    """Measure, with the peers in the same run."""
+    if name not in BENCHES:
+        raise UserError(f"bench {name!r}: there is no such bench; choose from {', '.join(BENCHES)}")
+    _needs_torch("bench")
+    module = importlib.import_module(f"pippin.bench.{name}")
+    result = module.run(quick=quick)
+    result.show()
+    if out is not None:
+        result.write(out)
+
+
+def _needs_torch(verb: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(f"{verb}: PyTorch is not installed here; install Pippin with its extra: pippin[train]")
+
+
+def load_recipe(name: str) -> tuple[Callable[..., dict[str, Stage]], Any]:
+    """The recipe function and its default Params, from a shipped name or a path to a Python file.
+
+    Raises:
+        UserError: no such recipe, or the file does not define one.
+    """
+    if name in SHIPPED:
+        _needs_torch("recipes")
+        function = getattr(importlib.import_module(f"pippin.recipes.{name}"), name)
+    elif name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{path}: no such recipe file")
+        _needs_torch("recipes")
+        print(f"note: {path} is a program and runs with your rights", file=sys.stderr)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+        function = getattr(module, path.stem, None)
+        if not callable(function):
+            raise UserError(f"{path}: defines no function {path.stem}(params) -> dict of stages")
+    else:
+        import difflib
+
+        close = difflib.get_close_matches(name, SHIPPED, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"shipped are {', '.join(SHIPPED)}; or give a path that ends in .py"
+        raise UserError(f"recipe {name!r}: not known; {hint}")
+    default = next(iter(inspect.signature(function).parameters.values())).default
+    if default is inspect.Parameter.empty:
+        raise UserError(f"recipe {name!r}: its first parameter needs a default Params")
+    return function, default
+
+
+def _graph(recipe: str, what: list[str], runs: Path) -> tuple[Graph, Any]:
+    function, params = load_recipe(recipe)
+    params = override(params, [item for item in what if "=" in item])
+    return Graph(function(params), runs), params
+
+
+def describe(graph: Graph, params: Any) -> dict[str, Any]:
+    """The JSON form of `pippin show RECIPE`: settings, and per stage its state, cost and directory."""
+    stages = []
+    for name in graph.order():
+        stage = graph.stages[name]
+        directory, cost = graph.directory(stage), stage.cost()
+        done = graph.done(stage)
+        state = "done" if done else "partial" if directory.exists() else "to do"
+        stages.append(
+            {
+                "name": name,
+                "class": type(stage).__name__,
+                "id": graph.id(stage),
+                "state": state,
+                "directory": str(directory),
+                "parameters": cost.parameters,
+                "tokens": cost.tokens,
+                "flops": cost.flops,
+                "bytes": cost.bytes,
+                "seconds": graph.record(stage).get("seconds") if done else None,
+                "estimated_s": None if done else round(_estimate_s(cost.flops, cost.other_s), 1),
+            }
+        )
+    return {"settings": dict(leaves(params)), "stages": stages}
+
+
+_RATE: list[float] = []
+
+
+def _estimate_s(flops: float, other_s: float) -> float:
+    """Seconds here: FLOPs at 35 % (seen for small models) of this machine's bfloat16 matmul rate, and the rest."""
+    if flops and not _RATE:
+        from pippin.bench.matmul import matmul_flops_per_s
+
+        _RATE.append(matmul_flops_per_s())
+    return other_s + (flops / (0.35 * _RATE[0]) if flops else 0.0)
+
+
+def _print_estimate(graph: Graph, pending: list[str], console: Console) -> None:
+    seconds = sum(_estimate_s(c.flops, c.other_s) for c in (graph.stages[n].cost() for n in pending))
+    tokens = sum(graph.stages[n].cost().tokens for n in pending)
+    console.print(
+        f"{len(pending)} of {len(graph.stages)} stages to do, {tokens:,} tokens of training; "
+        f"about {_duration(seconds)} here (estimated). Stop at any time; the same command goes on.",
+        soft_wrap=True,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _print_parameters(name: str, config: Any, console: Console) -> None:
+    count = config.n_params()
+    console.print(f"{name}: {count.total:,} parameters ({count.non_embedding:,} + {count.embedding:,} embedding)")
+
+
+def _print_description(recipe: str, graph: Graph, description: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"recipe {recipe}", title_justify="left", box=None, pad_edge=False)
+    for column in ("stage", "state", "parameters", "tokens", "FLOPs", "time", "directory"):
+        table.add_column(column, justify="left" if column in ("stage", "state", "directory") else "right")
+    for row in description["stages"]:
+        seconds = row["seconds"] if row["seconds"] is not None else row["estimated_s"]
+        table.add_row(
+            escape(row["name"]),
+            row["state"],
+            f"{row['parameters']:,}" if row["parameters"] else "",
+            f"{row['tokens']:,}" if row["tokens"] else "",
+            f"{row['flops']:.2g}" if row["flops"] else "",
+            ("" if row["state"] == "done" else "~") + _duration(seconds),
+            escape(row["directory"]),
+        )
+    models = {}
+    for name in graph.order():
+        config = getattr(graph.stages[name], "model", None)
+        if config is not None and hasattr(config, "n_params"):
+            models.setdefault(config, name)
+    for config, name in models.items():
+        _print_parameters(name, config, console)
+    console.print(table, soft_wrap=False)
+    console.print("settings (override with path=value):")
+    for path, value in description["settings"].items():
+        console.print(f"  {escape(path)}={escape(str(value))}", soft_wrap=True)
+
+
+def _epilogue(graph: Graph, order: list[str], console: Console) -> None:
+    """The table, the samples and the next command, when the recipe has an evaluation that is done."""
+    for name in order:
+        stage = graph.stages[name]
+        summary = graph.directory(stage) / "report" / "summary.txt"
+        if summary.exists():
+            print(summary.read_text(encoding="utf-8").rstrip())
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on stderr and exit status 2, never a traceback."""
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except typer.Exit as leave:
+        raise SystemExit(leave.exit_code) from None
+    except (typer.Abort, KeyboardInterrupt):
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
+            print(f"error: {error.format_message()}", file=sys.stderr)
+            raise SystemExit(2) from None
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Grouped-query attention with QK norm; one description of what is visible, one function that picks the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pippin.model.cache import KVCache
+from pippin.model.config import ModelConfig
+from pippin.model.linear import Linear
+from pippin.model.norm import RMSNorm
+from pippin.model.rope import rope_tables, rotate
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What all layers of one forward pass share: the rotation of the new tokens, and who sees whom.
+
+    A query sees a key if both have the same segment and the key's position is not above the query's.
+    `bias_B1TS` says so additively (0 or -inf); None means that the rule needs no mask: plain causal if `causal`,
+    else every key (one new token on a plain cache).
+    """
+
+    cos: Tensor
+    sin: Tensor
+    causal: bool
+    bias_B1TS: Tensor | None
+    cache: KVCache | None
+
+
+def make_layout(
+    config: ModelConfig,
+    tokens_BT: Tensor,
+    positions_BT: Tensor | None,
+    segment_ids_BT: Tensor | None,
+    cache: KVCache | None,
+    dtype: torch.dtype,
+) -> Layout:
+    """Describe a forward pass over `tokens_BT`, and claim its slots in the cache if there is one.
+
+    Without positions a token's position is its place in the row (after what the cache holds); without segments each
+    row is one document. Given positions must rise within a document.
+    """
+    length = tokens_BT.shape[1]
+    start = cache.length if cache is not None else 0
+    positions = positions_BT
+    if positions is None:
+        positions = torch.arange(start, start + length, device=tokens_BT.device)
+    cos, sin = rope_tables(positions, config.d_head, config.rope_base)
+    key_positions, key_segments = positions, segment_ids_BT
+    if cache is not None:
+        plain = positions_BT is None and segment_ids_BT is None
+        cache.append(positions, 1 if segment_ids_BT is None else segment_ids_BT, plain)
+        if not cache.plain:
+            key_positions = cache.positions_BS[:, : cache.length]
+            key_segments = cache.segments_BS[:, : cache.length]
+            if segment_ids_BT is None:
+                segment_ids_BT = key_segments[:, start:]
+    if segment_ids_BT is None and start == 0:
+        return Layout(cos, sin, True, None, cache)
+    if segment_ids_BT is None and length == 1:
+        return Layout(cos, sin, False, None, cache)
+    if cache is not None and cache.plain:
+        key_positions = torch.arange(cache.length, device=tokens_BT.device)
+    hidden = key_positions[..., None, :] > positions[..., :, None]
+    if segment_ids_BT is not None:
+        hidden = hidden | (key_segments[:, None, :] != segment_ids_BT[:, :, None])
+    bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+    bias_B1TS = bias[:, None] if bias.dim() == 3 else bias[None, None]
+    return Layout(cos, sin, False, bias_B1TS, cache)
+
+
+def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, layout: Layout) -> Tensor:
+    """softmax(q k^T / sqrt(d_head)) v over the visible keys, each key/value head serving N / K query heads.
+
+    PyTorch's fused kernel in all cases; without a mask it skips the hidden half of a causal square.
+
+    Returns:
+        [B, T, N, H] in q's dtype.
+    """
+    q, k, v = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
+    if layout.bias_B1TS is not None and q.is_cuda and q.shape[1] != k.shape[1]:
+        # CUDA's memory-efficient kernel takes a mask but no grouped heads.
+        k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        v = v.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=layout.bias_B1TS, is_causal=layout.causal, enable_gqa=q.shape[1] != k.shape[1]
+    )
+    return out.transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Attention sublayer: q, k, v projections, QK norm and RoPE, kernel, output projection (report section 2)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.d_head = config.d_head
+        self.rope_before_norm = config.rope_before_norm
+        q_width, kv_width = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
+        self.q = Linear(config.d_model, q_width, mup_width=config.d_model, shard="column")
+        self.k = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column")
+        self.v = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column")
+        self.o = Linear(q_width, config.d_model, mup_width=config.d_model, shard="row")
+        self.q_norm = RMSNorm(config.d_head, config.norm_eps)
+        self.k_norm = RMSNorm(config.d_head, config.norm_eps)
+
+    def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
+        """Mix tokens: [B, T, D] to [B, T, D]."""
+        heads = (*x_BTD.shape[:2], -1, self.d_head)
+        q_BTNH = self._norm_and_rotate(self.q(x_BTD, slots_B).view(heads), self.q_norm, layout)
+        k_BTKH = self._norm_and_rotate(self.k(x_BTD, slots_B).view(heads), self.k_norm, layout)
+        v_BTKH = self.v(x_BTD, slots_B).view(heads)
+        if layout.cache is not None:
+            k_BTKH, v_BTKH = layout.cache.write(self.layer, k_BTKH, v_BTKH)
+        out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, layout)
+        return self.o(out_BTNH.flatten(2), slots_B)
+
+    def _norm_and_rotate(self, x_BTNH: Tensor, norm: RMSNorm, layout: Layout) -> Tensor:
+        if self.rope_before_norm:
+            return norm(rotate(x_BTNH, layout.cos, layout.sin))
+        return rotate(norm(x_BTNH), layout.cos, layout.sin)

@@ -1,0 +1,70 @@
+"""Key/value cache for token-by-token decoding, for rows of different lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pippin.model.config import ModelConfig
+
+
+class KVCache:
+    """Keys and values of the tokens seen so far; every forward pass with it appends its tokens to all rows.
+
+    Slots are used in order; what a slot means is in `positions_BS` and `segments_BS`: segment 0 is padding or
+    not yet written, so rows of different lengths share a cache (pad the shorter ones with segment 0, left or right).
+    Forward passes with a cache are for inference: gradients do not flow through it.
+
+    Args:
+        config: the model's shape.
+        batch: rows.
+        max_len: slots per row, in tokens.
+        dtype: of keys and values: the model's compute dtype.
+        device: where it lives.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        max_len: int,
+        dtype: torch.dtype = torch.bfloat16,
+        device: torch.device | str | None = None,
+    ) -> None:
+        # Zeros, not empty: a masked slot has weight 0, and 0 times whatever memory held may be NaN.
+        shape = (config.n_layers, batch, max_len, config.n_kv_heads, config.d_head)
+        self.k_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
+        self.positions_BS = torch.zeros(batch, max_len, dtype=torch.int64, device=device)
+        self.segments_BS = torch.zeros(batch, max_len, dtype=torch.int64, device=device)
+        self.length = 0
+        self.plain = True  # every slot so far: segment 1, position = slot (known without reading the device)
+
+    @property
+    def max_len(self) -> int:
+        """Slots per row."""
+        return self.segments_BS.shape[1]
+
+    @torch.no_grad()
+    def append(self, positions: Tensor, segment_ids: Tensor | int, plain: bool) -> None:
+        """Claim the next slots of all rows for T tokens and describe them; `write` then fills them layer by layer.
+
+        Raises:
+            ValueError: the cache is full.
+        """
+        new_length = self.length + positions.shape[-1]
+        if new_length > self.max_len:
+            raise ValueError(f"cache: {new_length} tokens do not fit in {self.max_len} slots")
+        self.positions_BS[:, self.length : new_length] = positions
+        self.segments_BS[:, self.length : new_length] = segment_ids
+        self.length = new_length
+        self.plain = self.plain and plain
+
+    @torch.no_grad()
+    def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
+        """Store a layer's new keys and values in the slots claimed last; returns all [B, length, K, H] so far."""
+        start = self.length - k_BTKH.shape[1]
+        k_BSKH, v_BSKH = self.k_LBSKH[layer, :, : self.length], self.v_LBSKH[layer, :, : self.length]
+        k_BSKH[:, start:] = k_BTKH
+        v_BSKH[:, start:] = v_BTKH
+        return k_BSKH, v_BSKH

@@ -1,0 +1,128 @@
+"""Cross-entropy of the tied head without the logits ever being whole in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+IGNORE = -100
+CHUNK_LOGITS = 2**22  # logits held in float32 at a time
+
+
+@dataclass
+class Targets:
+    """What the model should have said.
+
+    `tokens_BT` are the true next tokens, int64, -100 where a position does not count. `teacher_BT`, if given, are
+    the teacher's most likely next tokens (report section 3.1.2: hard targets, weight 0.9); where it is -100 the true
+    token stands in. `z_loss` multiplies logsumexp^2 (AXLearn uses 1e-6).
+    """
+
+    tokens_BT: Tensor
+    teacher_BT: Tensor | None = None
+    teacher_weight: float = 0.0
+    z_loss: float = 0.0
+
+
+@dataclass
+class Loss:
+    """Sums over the counted positions; divide by the global `count`, never average averages.
+
+    `total` is differentiable: (1 - w) CE(true) + w CE(teacher) + z_loss logsumexp^2. `nll` is the detached sum of
+    CE(true) in nats; `count` the number of counted positions (int64 scalar).
+    """
+
+    total: Tensor
+    nll: Tensor
+    count: Tensor
+
+
+def linear_cross_entropy(h_BTD: Tensor, weight_VD: Tensor, targets: Targets) -> Loss:
+    """Loss of logits h W^T against `targets`.
+
+    The gradients with respect to h and W are computed during the forward pass, chunk by chunk over tokens, while a
+    chunk's probabilities exist; softmax is float32, the products run in h's dtype, W's gradient is summed in float32.
+
+    Args:
+        h_BTD: final hidden states, in the compute dtype.
+        weight_VD: the embedding, float32.
+        targets: see `Targets`.
+    """
+    tokens = targets.tokens_BT.flatten()
+    teacher, teacher_weight = tokens, 0.0
+    if targets.teacher_BT is not None:
+        teacher, teacher_weight = targets.teacher_BT.flatten(), float(targets.teacher_weight)
+        teacher = torch.where(teacher == IGNORE, tokens, teacher)
+    total, nll = _LinearCrossEntropy.apply(
+        h_BTD.flatten(0, 1), weight_VD, tokens, teacher, teacher_weight, targets.z_loss, torch.is_grad_enabled()
+    )
+    return Loss(total, nll, (tokens != IGNORE).sum())
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h: Tensor,
+        weight: Tensor,
+        tokens: Tensor,
+        teacher: Tensor,
+        teacher_weight: float,
+        z_loss: float,
+        with_gradient: bool,
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(h.dtype, torch.float32)
+        head = weight.to(h.dtype)
+        need_h = with_gradient and ctx.needs_input_grad[0]
+        need_weight = with_gradient and ctx.needs_input_grad[1]
+        grad_h = torch.empty_like(h) if need_h else None
+        grad_weight = torch.zeros(weight.shape, dtype=wide, device=weight.device) if need_weight else None
+        total = torch.zeros((), dtype=wide, device=h.device)
+        nll = torch.zeros((), dtype=wide, device=h.device)
+        chunk = max(64, CHUNK_LOGITS // weight.shape[0])
+        for start in range(0, h.shape[0], chunk):
+            rows = slice(start, start + chunk)
+            counted = (tokens[rows] != IGNORE)[:, None].to(wide)
+            true = tokens[rows].clamp(min=0)[:, None]
+            logits = F.linear(h[rows], head).to(wide)
+            true_logit = logits.gather(1, true)
+            log_p = torch.log_softmax(logits, dim=-1)
+            true_log_p = log_p.gather(1, true)
+            lse = true_logit - true_log_p
+            loss = -(1 - teacher_weight) * true_log_p + z_loss * lse.square()
+            if teacher_weight:
+                taught = teacher[rows].clamp(min=0)[:, None]
+                loss = loss - teacher_weight * log_p.gather(1, taught)
+            total += (loss * counted).sum()
+            nll -= (true_log_p * counted).sum()
+            if not (need_h or need_weight):
+                continue
+            # d loss / d logits = p (1 + 2 z lse) - target distribution
+            delta = log_p.exp_().mul_((1 + 2 * z_loss * lse) * counted)
+            delta.scatter_add_(1, true, (teacher_weight - 1) * counted)
+            if teacher_weight:
+                delta.scatter_add_(1, taught, -teacher_weight * counted)
+            delta = delta.to(h.dtype)
+            if grad_h is not None:
+                grad_h[rows] = delta @ head
+            if grad_weight is not None:
+                grad_weight += delta.mT @ h[rows]
+        ctx.save_for_backward(grad_h, grad_weight)
+        ctx.weight_dtype = weight.dtype
+        ctx.mark_non_differentiable(nll)
+        return total, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_total: Tensor, grad_nll: Tensor) -> tuple[Tensor | None, ...]:
+        grad_h, grad_weight = ctx.saved_tensors
+        if grad_h is not None:
+            grad_h = (grad_h * grad_total).to(grad_h.dtype)
+        if grad_weight is not None:
+            grad_weight = (grad_weight * grad_total).to(ctx.weight_dtype)
+        return grad_h, grad_weight, None, None, None, None, None

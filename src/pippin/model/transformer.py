@@ -1,0 +1,114 @@
+"""The one forward pass: training, rollouts, evaluation, serving and the parity tests all use this model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pippin.model.attention import Attention, Layout, make_layout
+from pippin.model.cache import KVCache
+from pippin.model.config import ModelConfig
+from pippin.model.cross_entropy import Loss, Targets, linear_cross_entropy
+from pippin.model.embedding import Embedding
+from pippin.model.linear import Linear
+from pippin.model.norm import RMSNorm
+
+
+class FFN(nn.Module):
+    """SwiGLU: down(silu(gate x) * up x) (Shazeer 2020; report section 2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
+        self.up = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
+        self.down = Linear(config.d_ff, config.d_model, mup_width=config.d_model, shard="row")
+
+    def forward(self, x_BTD: Tensor, slots_B: Tensor | None = None) -> Tensor:
+        """Transform each token: [B, T, D] to [B, T, D]."""
+        h_BTF = F.silu(self.gate(x_BTD, slots_B)) * self.up(x_BTD, slots_B)
+        return self.down(h_BTF, slots_B)
+
+
+class Block(nn.Module):
+    """Pre-norm layer: x + attention(norm(x)), then x + ffn(norm(x))."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
+        self.ffn = FFN(config)
+
+    def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
+        """[B, T, D] to [B, T, D]."""
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), layout, slots_B)
+        return x_BTD + self.ffn(self.ffn_norm(x_BTD), slots_B)
+
+
+class Transformer(nn.Module):
+    """Decoder of the report's section 2: pre-norm, QK norm, grouped-query attention, SwiGLU, RoPE, tied embedding.
+
+    Parameters are float32; activations, and weights while they multiply, have `compute_dtype`, which may be changed
+    at any time. `config.rope_base` is read at every forward pass: to lengthen a model, replace `model.config`.
+    Quantised weights, adapters and masks are states of its `Linear` modules, not other classes.
+    """
+
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.bfloat16) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.embed = Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew (after `to_empty`, for instance), from the global random generator."""
+        for module in self.modules():
+            if isinstance(module, Embedding | Linear | RMSNorm):
+                module.reset_parameters()
+
+    def forward(
+        self,
+        tokens_BT: Tensor,
+        *,
+        positions_BT: Tensor | None = None,
+        segment_ids_BT: Tensor | None = None,
+        cache: KVCache | None = None,
+        slots_B: Tensor | None = None,
+        targets: Targets | None = None,
+        last_only: bool = False,
+    ) -> Tensor | Loss:
+        """Logits of the next token, or the loss against `targets`.
+
+        Args:
+            tokens_BT: int64 token ids.
+            positions_BT: position of each token in its document; None: its place in the row, after the cache.
+            segment_ids_BT: document of each token, 1, 2, 3 ..., 0 for padding; None: a row is one document.
+            cache: keys and values of earlier tokens; the tokens of this call are appended to it.
+            slots_B: adapter slot of each row, -1 for none; None: no adapters.
+            targets: what to compare with; then the result is a `Loss` and logits are never kept.
+            last_only: logits of the last place of each row only.
+        Returns:
+            Logits [B, T, V] float32 ([B, 1, V] with `last_only`), or `Loss`.
+        """
+        layout = make_layout(self.config, tokens_BT, positions_BT, segment_ids_BT, cache, self.compute_dtype)
+        x_BTD = self.embed(tokens_BT).to(self.compute_dtype)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, layout, slots_B)
+        if last_only:
+            x_BTD = x_BTD[:, -1:]
+        x_BTD = self.norm(x_BTD)
+        weight_VD = self.embed.dense_weight()
+        if targets is not None:
+            return linear_cross_entropy(x_BTD, weight_VD, targets)
+        logits_BTV = F.linear(x_BTD, weight_VD.to(x_BTD.dtype))
+        return logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+
+    def linears(self) -> Iterator[tuple[str, Linear]]:
+        """The matrices of the layers with their names, in order (q k v o gate up down per layer)."""
+        for name, module in self.named_modules():
+            if isinstance(module, Linear):
+                yield name, module

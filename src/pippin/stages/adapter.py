@@ -1,0 +1,52 @@
+"""LoRA adapters on all seven projections: task adapters, and the accuracy-recovery adapter of a compressed model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import torch
+
+from pippin.interop.peft import base_signature, save_adapter
+from pippin.pipeline import Context, Cost, Stage
+from pippin.stages.training import FULL_LOOK_TOKENS, QUICK_LOOK_TOKENS, TrainingStage, next_token_loss
+
+SLOT = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(TrainingStage):
+    """Train a low-rank adapter over the frozen model of `start`, dense or palettized (afm 10, 11.2).
+
+    The artifact is a PEFT directory in 16 bits with the signature of its base. `mode` says how rows are made:
+    whole conversations ("bins") for a task, "windows" for a mix with plain text.
+    """
+
+    start: Stage
+    rank: int
+    alpha: float
+    mode: Literal["windows", "bins"] = "bins"
+
+    def run(self, ctx: Context) -> None:
+        torch.manual_seed(self.seed)
+        model = self.load(ctx, self.start).requires_grad_(False)
+        for _, linear in model.linears():
+            linear.add_adapters(1, self.rank)
+            linear.lora_scale.fill_(self.alpha / self.rank)
+        before = self.look(ctx, model, FULL_LOOK_TOKENS)
+        loss = partial(next_token_loss, model, self.train.z_loss, slot=SLOT)
+        self.fit(ctx, model, loss, mode=self.mode, look=partial(self.look, ctx, model, QUICK_LOOK_TOKENS, SLOT))
+        signature = base_signature(ctx.artifact(self.start, "model"))
+        save_adapter(model, SLOT, ctx.out("adapter"), signature)
+        size = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        ctx.result(
+            adapter_parameters=size,
+            **self.look(ctx, model, FULL_LOOK_TOKENS, SLOT),
+            before=before,
+        )
+
+    def cost(self) -> Cost:
+        # Frozen weights need no gradient of their own: two of the three products remain.
+        own = super().cost()
+        return replace(own, flops=own.flops * 2 / 3)

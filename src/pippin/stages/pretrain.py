@@ -1,0 +1,24 @@
+"""Next-token training: core and continued pre-training, from scratch or from an earlier model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pippin.model.transformer import Transformer
+from pippin.pipeline import Context, Stage
+from pippin.stages.training import TrainingStage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain(TrainingStage):
+    """Core or continued pre-training (afm 4.1-4.10): random weights of shape `model`, or `start`'s model goes on."""
+
+    start: Stage | None = None
+
+    def run(self, ctx: Context) -> None:
+        torch.manual_seed(self.seed)
+        model = Transformer(self.model, self.train.dtype) if self.start is None else self.load(ctx, self.start)
+        self.fit(ctx, model)
+        self.save(ctx, model)

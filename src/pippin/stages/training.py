@@ -1,0 +1,103 @@
+"""What the training stages share: their fields, the loader, the held-out figures, the saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from pippin.data.loader import Batch, Loader
+from pippin.errors import UserError
+from pippin.interop.hf import save_hf
+from pippin.interop.load import load_model
+from pippin.model.config import ModelConfig
+from pippin.model.cross_entropy import Loss, Targets
+from pippin.model.transformer import Transformer
+from pippin.pipeline import Context, Cost, Stage
+from pippin.stages.heldout import heldout
+from pippin.stages.tokenize import Tokenize
+from pippin.training.loop import LossFunction, TrainSpec, fit
+
+QUICK_LOOK_TOKENS = 8_192  # held-out tokens a source, while training
+FULL_LOOK_TOKENS = 32_768  # and for the figures at the end of a stage
+
+
+def next_token_loss(model: Transformer, z_loss: float, batch: Batch, step: int, slot: int | None = None) -> Loss:
+    """Cross-entropy of the true next token plus z-loss (afm 2.21), through adapter `slot` if one is given."""
+    loss: Loss = model(
+        batch.tokens,
+        positions_BT=batch.positions,
+        segment_ids_BT=batch.segment_ids,
+        slots_B=None if slot is None else torch.full((len(batch.tokens),), slot),
+        targets=Targets(batch.targets, z_loss=z_loss),
+    )
+    return loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingStage(Stage):
+    """Base of the stages that train on packed tokens and leave a `model`.
+
+    Args:
+        tokens: where the tokens and the tokenizer come from.
+        train: the numbers.
+        mixture: each source's share of the rows.
+        model: the shape of the model that is trained.
+        heldout_sources: what the held-out figures are of; the mixture's sources, if empty.
+        seed: of weights and batches.
+    """
+
+    tokens: Tokenize
+    train: TrainSpec
+    mixture: dict[str, float]
+    model: ModelConfig
+    heldout_sources: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.train.seq_len > self.model.max_seq_len:
+            raise UserError(f"seq_len={self.train.seq_len}: the model's max_seq_len is {self.model.max_seq_len}")
+
+    def load(self, ctx: Context, stage: Stage) -> Transformer:
+        """An upstream stage's model, computing in this stage's type."""
+        return load_model(ctx.artifact(stage, "model"), self.train.dtype)
+
+    def token_dir(self, ctx: Context) -> Path:
+        return ctx.artifact(self.tokens, "tokens")
+
+    def look(self, ctx: Context, model: Transformer, max_tokens: int, slot: int | None = None) -> dict[str, float]:
+        """Held-out bits per byte by source, as `bpb_<source>`."""
+        sources = self.heldout_sources or tuple(self.mixture)
+        return heldout(model, self.token_dir(ctx), sources, self.train.seq_len, max_tokens, slot)
+
+    def fit(
+        self,
+        ctx: Context,
+        model: Transformer,
+        loss: LossFunction | None = None,
+        module: nn.Module | None = None,
+        mode: Literal["windows", "bins"] = "windows",
+        look: Callable[[], dict[str, float]] | None = None,
+    ) -> None:
+        """Run the loop: next-token loss on `model` unless told otherwise; `module` holds what is trained."""
+        loader = Loader(
+            self.token_dir(ctx), self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode
+        )
+        ctx.say(loader.describe(self.train.steps))
+        loss = loss or partial(next_token_loss, model, self.train.z_loss)
+        look = look or partial(self.look, ctx, model, QUICK_LOOK_TOKENS)
+        fit(module or model, loss, loader.batch, self.train, ctx, look)
+
+    def save(self, ctx: Context, model: Transformer) -> None:
+        """Write the model as a Hugging Face directory and report its size and held-out figures."""
+        save_hf(model, ctx.out("model"), ctx.artifact(self.tokens.tokenizer, "tokenizer"))
+        ctx.result(parameters=model.config.n_params().total, **self.look(ctx, model, FULL_LOOK_TOKENS))
+
+    def cost(self) -> Cost:
+        parameters = self.model.n_params().total
+        return Cost(parameters, self.train.tokens, self.train.train_flops(self.model), 4 * parameters, other_s=1)

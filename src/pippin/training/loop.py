@@ -1,0 +1,186 @@
+"""The one training loop: batches are a function of the step, the loss is a sum over a count, a kill costs nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import nn
+
+from pippin.data.loader import Batch
+from pippin.errors import UserError
+from pippin.model.transformer import Loss, Transformer
+from pippin.pipeline import Context
+from pippin.training import checkpoint
+from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.training.schedule import constant, warmup_cosine
+
+if TYPE_CHECKING:
+    from pippin.model.config import ModelConfig
+
+LossFunction = Callable[[Batch, int], Loss]
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """The numbers of one training stage. Defaults are the report's for core pre-training (afm 4.5-4.8, 4.16-4.21).
+
+    `batch_size` counts rows of `seq_len` tokens; `lr` is the peak; `floor` is the schedule's end as a fraction of it;
+    `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps.
+    """
+
+    steps: int
+    batch_size: int
+    seq_len: int
+    lr: float = 0.01
+    warmup_steps: int = 0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    floor: float = 0.005
+    weight_decay: float = 3.16e-4
+    z_loss: float = 1e-6
+    base_width: int = 768
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+    log_every: int = 10
+    eval_every: int = 100
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "seq_len", "log_every", "eval_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0 <= self.warmup_steps <= self.steps:
+            raise UserError(f"warmup_steps={self.warmup_steps}: must lie between 0 and steps={self.steps}")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the whole stage."""
+        return self.steps * self.batch_size * self.seq_len
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute type."""
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[self.compute]
+
+    def multiplier(self, step: int) -> float:
+        """The schedule's value s(step), from warm-up over 1 down to `floor`."""
+        if self.schedule == "constant":
+            return constant(step, warmup_steps=self.warmup_steps)
+        return warmup_cosine(step, steps=self.steps, warmup_steps=self.warmup_steps, floor=self.floor)
+
+    def train_flops(self, config: ModelConfig) -> float:
+        """FLOPs of the stage for a model of this shape."""
+        return self.tokens * config.train_flops_per_token(self.seq_len)
+
+
+def fit(
+    module: nn.Module,
+    loss_function: LossFunction,
+    batches: Callable[[int], Batch],
+    spec: TrainSpec,
+    ctx: Context,
+    heldout: Callable[[], dict[str, float]] | None = None,
+) -> None:
+    """Train the parameters of `module` that require gradients; resume from `ctx.dir/checkpoint` when it is there.
+
+    Args:
+        module: holds every parameter to train (a Transformer, or one with extras such as mask scores).
+        loss_function: (batch, step) -> Loss with a sum `total` and a `count`; the gradient is of total / count.
+        batches: step -> Batch, a pure function, so that a resumed run sees the same batches.
+        heldout: metrics on held-out data, logged every `spec.eval_every` steps and at the end.
+
+    Raises:
+        UserError: the loss is not finite for many steps on end, or a batch has no target.
+    """
+    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    optimizer = RMSPropMomentum(
+        param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay
+    )
+    names = {parameter: name for name, parameter in parameters.items()}
+    start, applied = _restore(module, parameters, optimizer, ctx)
+    if ctx.compile:
+        for part in module.modules():
+            if isinstance(part, Transformer):
+                for block in part.blocks:
+                    block.compile()
+    skipped_on_end, seen_s, seen_tokens = 0, time.perf_counter(), 0
+    with ctx.track(spec.steps, initial=start) as bar:
+        for step in range(start, spec.steps):
+            batch = batches(step)
+            loss = loss_function(batch, step)
+            if loss.count == 0:
+                raise UserError(f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}")
+            (loss.total / loss.count).backward()
+            info = optimizer.step(spec.multiplier(applied))
+            optimizer.zero_grad(set_to_none=True)
+            applied += not info.skipped
+            skipped_on_end = skipped_on_end + 1 if info.skipped else 0
+            if info.skipped:
+                ctx.say(f"step {step} skipped: gradient norm {info.grad_norm:.3g}; nothing was changed")
+            if skipped_on_end >= 50:
+                raise UserError(f"{ctx.name}: 50 steps on end were skipped; lower lr={spec.lr} or check the data")
+            seen_tokens += batch.tokens.numel()
+            last = step + 1 == spec.steps
+            if (step + 1) % spec.log_every == 0 or last:
+                now = time.perf_counter()
+                nll = float(loss.nll / loss.count)
+                rate = seen_tokens / (now - seen_s)
+                ctx.log(
+                    step, loss=nll, grad_norm=_finite(info.grad_norm), lr=spec.lr * spec.multiplier(applied),
+                    tokens_per_s=round(rate, 1),
+                )  # fmt: skip
+                bar.advance(0, loss=nll, tok_s=rate)
+                seen_s, seen_tokens = now, 0
+            bar.advance(1)
+            if heldout is not None and ((step + 1) % spec.eval_every == 0 or last):
+                ctx.log(step, **heldout())
+                seen_s, seen_tokens = time.perf_counter(), 0
+            if (step + 1) % spec.checkpoint_every == 0 and not last:
+                _save(parameters, names, optimizer, ctx, step + 1, applied)
+    ctx.result(train_tokens=spec.tokens, skipped_steps=spec.steps - applied)
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else -1.0
+
+
+def _save(
+    parameters: dict[str, nn.Parameter],
+    names: dict[nn.Parameter, str],
+    optimizer: RMSPropMomentum,
+    ctx: Context,
+    step: int,
+    applied: int,
+) -> None:
+    tensors = {f"parameter.{name}": p for name, p in parameters.items()}
+    for parameter, state in optimizer.state.items():
+        tensors.update({f"{key}.{names[parameter]}": value for key, value in state.items()})
+    checkpoint.save(ctx.dir / "checkpoint", step, tensors, {"applied": applied})
+
+
+def _restore(
+    module: nn.Module, parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum, ctx: Context
+) -> tuple[int, int]:
+    """Copy the latest good state into place; returns (first step to run, steps applied so far)."""
+    state, damaged = checkpoint.load_latest(ctx.dir / "checkpoint")
+    for path in damaged:
+        ctx.say(f"checkpoint set aside as {path.name}: its digest is wrong; using the one before")
+    if state is None:
+        ctx.rewind_metrics(0)
+        return 0, 0
+    by_key: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in state.tensors.items():
+        key, parameter_name = name.split(".", 1)
+        by_key.setdefault(key, {})[parameter_name] = tensor
+    with torch.no_grad():
+        for name, tensor in by_key.pop("parameter").items():
+            parameters[name].copy_(tensor)
+    for key, values in by_key.items():
+        for name, tensor in values.items():
+            optimizer.state[parameters[name]][key] = tensor
+    ctx.rewind_metrics(state.meta["step"])
+    ctx.say(f"resumed at step {state.meta['step']}")
+    return state.meta["step"], state.meta["applied"]

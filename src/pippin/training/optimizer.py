@@ -1,0 +1,219 @@
+"""RMSProp with momentum, update clipping and simplified muP: the optimizer of the AFM report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pippin.errors import UserError
+
+# On CPU a foreach operation walks through its whole list, so the lists are kept about as large as a core's cache:
+# a block is then read from memory once a step and not once an operation. Measured on 28M parameters: 2.0x faster.
+CPU_BUCKET_ELEMENTS = 1 << 16
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What `RMSPropMomentum.step` did: the global L2 norm of the gradients before clipping, and whether it skipped."""
+
+    grad_norm: float
+    skipped: bool
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One matrix (or vector) that is clipped by itself: views of its parameter, gradient and state."""
+
+    parameter: Tensor
+    gradient: Tensor
+    square: Tensor
+    momentum: Tensor
+    debias: float  # sqrt(1 - decay^t)
+    mup_factor: float
+
+
+class RMSPropMomentum(torch.optim.Optimizer):
+    """The report's optimizer (section 3.2; order of operations and constants as in AXLearn's `adastar`).
+
+    For the t-th applied step with gradient g, parameter p and schedule multiplier s:
+
+    1. N = global L2 norm of all gradients. If N >= `skip_above` or N is not finite: nothing changes at all.
+       Otherwise g <- g * min(1, `grad_clip` / N).
+    2. v <- `decay` v + (1 - `decay`) (g^2 + `eps`); v_hat = v / (1 - `decay`^t); u = g / sqrt(v_hat).
+    3. Per matrix: u <- u / max(1, RMS(u) / `update_clip`). The root mean square, not the L2 norm.
+    4. m <- `momentum` m + (1 - `momentum`) u, without bias correction.
+    5. p <- p - s (`lr` * mup_factor * m + `weight_decay` * p). Decay follows the schedule, not `lr` and not muP,
+       and applies to every parameter.
+
+    The unit of step 3 is one matrix of one layer: q, k and v are three (AXLearn fuses them). A tensor of rank 3, such
+    as stacked adapters `lora_A` [slots, r, in], is a stack of matrices and each is clipped alone, so that an
+    adapter trains the same in any number of slots.
+
+    State of a parameter: `square` (v) and `momentum` (m), float32 of its shape, and `step` (t, one number).
+    A parameter whose gradient is None keeps value and state, and its own t.
+
+    Args:
+        groups: from `param_groups`, or plain parameters (muP factor 1).
+        lr: peak learning rate.
+        weight_decay: fraction of p subtracted per step at s = 1.
+        decay: of the squared gradients.
+        momentum: of the smoothed update.
+        eps: added to the instantaneous square.
+        update_clip: largest RMS of a matrix's update.
+        grad_clip: largest global gradient norm.
+        skip_above: gradient norm from which a step is skipped.
+
+    Raises:
+        UserError: a hyperparameter is out of range.
+        ValueError: a parameter is not float32 (or float64): the master weights are, `compute_dtype` is the model's.
+    """
+
+    def __init__(
+        self,
+        groups: Any,
+        lr: float,
+        weight_decay: float = 3.16e-4,
+        decay: float = 0.95,
+        momentum: float = 0.95,
+        eps: float = 1e-30,
+        update_clip: float = 1.0,
+        grad_clip: float = 1.0,
+        skip_above: float = 100.0,
+    ) -> None:
+        for name, value in [("decay", decay), ("momentum", momentum), ("weight_decay", weight_decay)]:
+            if not 0 <= value < 1:
+                raise UserError(f"{name}: value {value}: must be at least 0 and below 1")
+        for name, value in [
+            ("lr", lr), ("eps", eps), ("update_clip", update_clip), ("grad_clip", grad_clip), ("skip_above", skip_above)
+        ]:  # fmt: skip
+            if not value > 0:
+                raise UserError(f"{name}: value {value}: must be above 0")
+        self.grad_clip, self.skip_above = grad_clip, skip_above
+        super().__init__(
+            groups,
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "decay": decay,
+                "momentum": momentum,
+                "eps": eps,
+                "update_clip": update_clip,
+                "mup_factor": 1.0,
+            },
+        )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters and create their state, so that a checkpoint can be copied into place before any step."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            if p.dtype not in (torch.float32, torch.float64):
+                raise ValueError(f"parameter of {p.dtype}: the optimizer keeps float32 master weights")
+            self.state[p] = {"square": torch.zeros_like(p), "momentum": torch.zeros_like(p), "step": torch.zeros(())}
+
+    @torch.no_grad()
+    def step(self, multiplier: float = 1.0) -> StepInfo:  # type: ignore[override]
+        """Apply the gradients once.
+
+        Args:
+            multiplier: s(t), the schedule's value in [floor, 1].
+        """
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not gradients:
+            raise ValueError("no parameter has a gradient: call backward first")
+        # The one wait for the device in a step: everything after it depends on whether the step is taken.
+        norm = math.sqrt(float(_sums_of_squares(gradients).sum(dtype=torch.float64)))
+        if not norm < self.skip_above:  # also when it is not a number
+            return StepInfo(norm, True)
+        clip = min(1.0, self.grad_clip / norm) if norm > 0 else 1.0
+        for group in self.param_groups:
+            for blocks in _buckets(self._blocks(group)):
+                _update(blocks, group, multiplier, clip)
+        return StepInfo(norm, False)
+
+    def _blocks(self, group: dict[str, Any]) -> Iterator[_Block]:
+        """The matrices of a group, with their steps counted up."""
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            state = self.state[p]
+            state["step"] += 1
+            debias = math.sqrt(1 - group["decay"] ** state["step"].item())  # a CPU tensor: no wait
+            tensors = (p, p.grad, state["square"], state["momentum"])
+            for views in zip(*(t.unbind(0) for t in tensors), strict=True) if p.ndim >= 3 else [tensors]:
+                yield _Block(*views, debias, group["mup_factor"])
+
+
+def _sums_of_squares(tensors: list[Tensor]) -> Tensor:
+    """Sum of squares of each tensor, stacked into one: sharded tensors will need one reduction, not one each."""
+    return torch.stack(torch._foreach_norm(tensors)).square_()
+
+
+def _buckets(blocks: Iterator[_Block]) -> Iterator[list[_Block]]:
+    """Lists of blocks that are worked on together: all at once on an accelerator, cache-sized on CPU."""
+    bucket: list[_Block] = []
+    elements = 0
+    for block in blocks:
+        size = block.parameter.numel()
+        if bucket and block.parameter.device.type == "cpu" and elements + size > CPU_BUCKET_ELEMENTS:
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(block)
+        elements += size
+    if bucket:
+        yield bucket
+
+
+def _update(blocks: list[_Block], group: dict[str, Any], multiplier: float, clip: float) -> None:
+    """Steps 2 to 5 for some blocks of one group; scalar factors are folded so that no pass over memory is spent on them."""
+    p, g = [b.parameter for b in blocks], [b.gradient for b in blocks]
+    v, m = [b.square for b in blocks], [b.momentum for b in blocks]
+    decay = group["decay"]
+    torch._foreach_mul_(v, decay)
+    torch._foreach_addcmul_(v, g, g, (1 - decay) * clip**2)
+    torch._foreach_add_(v, (1 - decay) * group["eps"])
+    # u = clip * g / sqrt(v / debias^2) is `raw` times the factor clip * debias.
+    raw = torch._foreach_rsqrt(v)
+    torch._foreach_mul_(raw, g)
+    device = raw[0].device
+    sizes = torch.tensor([float(b.parameter.numel()) for b in blocks], device=device)
+    factors = torch.tensor([clip * b.debias for b in blocks], dtype=raw[0].dtype, device=device)
+    rms = (_sums_of_squares(list(raw)) / sizes).sqrt() * factors
+    factors = factors / (rms / group["update_clip"]).clamp(min=1)
+    torch._foreach_mul_(raw, list(factors.unbind(0)))
+    torch._foreach_lerp_(m, raw, 1 - group["momentum"])
+    torch._foreach_mul_(p, 1 - multiplier * group["weight_decay"])
+    torch._foreach_add_(p, m, alpha=-multiplier * group["lr"] * group["mup_factor"])
+
+
+def param_groups(model: nn.Module, base_width: int = 768) -> list[dict[str, Any]]:
+    """Group the trainable parameters of a model by their simplified muP factor (report section 3.1; Wortsman et al.
+    2023, section 3.2.4).
+
+    The update of the weight of a module with an attribute `mup_width` (`Linear`) is multiplied by
+    min(1, `base_width` / `mup_width`); everything else (embedding, norms, adapters, other heads) has factor 1.
+
+    Returns:
+        Groups for `RMSPropMomentum`: {"params": [(name, parameter), ...], "mup_factor": factor}; every parameter that
+        requires a gradient is in exactly one, a shared one under its first name.
+
+    Raises:
+        UserError: `base_width` is below 1.
+    """
+    if base_width < 1:
+        raise UserError(f"base_width: value {base_width}: must be at least 1; the report uses 768")
+    widths = {
+        module.weight: module.mup_width
+        for module in model.modules()
+        if hasattr(module, "mup_width") and isinstance(module.weight, nn.Parameter)
+    }
+    groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            factor = min(1.0, base_width / widths[parameter]) if parameter in widths else 1.0
+            groups.setdefault(factor, []).append((name, parameter))
+    return [{"params": named, "mup_factor": factor} for factor, named in groups.items()]

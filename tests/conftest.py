@@ -1,0 +1,40 @@
+"""What every test shares: the environment of child processes, Hypothesis settings, optional real data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A test never asserts a time, so no deadline; examples are the same in every run.
+settings.register_profile("pippin", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("pippin")
+
+# Child processes see this checkout, and nothing reaches for a network or a colour.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_COLOR"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.pop("PIPPIN_RUNS", None)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of this checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """A folder with optional real data sets (`PIPPIN_TEST_DATA`); tests that ask for it are skipped without it."""
+    folder = os.environ.get("PIPPIN_TEST_DATA")
+    if not folder:
+        pytest.skip("PIPPIN_TEST_DATA is not set")
+    path = Path(folder)
+    if not path.is_dir():
+        pytest.fail(f"PIPPIN_TEST_DATA={folder}: no such folder")
+    return path

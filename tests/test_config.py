@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from pippin.config import leaves, override
+from pippin.errors import UserError
+
+
+@dataclass(frozen=True)
+class Train:
+    steps: int = 100
+    lr: float = 0.01
+    compute: Literal["bfloat16", "float32"] = "bfloat16"
+
+
+@dataclass(frozen=True)
+class Params:
+    name: str = "x"
+    packages: tuple[str, ...] = ("numpy",)
+    mixture: dict[str, float] = field(default_factory=lambda: {"world": 1.0})
+    limit: int | None = 3
+    flag: bool = False
+    core: Train = field(default_factory=Train)
+    sft: Train = field(default_factory=lambda: Train(steps=10))
+
+
+def test_override_reads_each_kind_of_value_by_its_annotation() -> None:
+    p = override(
+        Params(),
+        ["core.steps=7", "core.lr=1e-3", "name=a=b", 'packages=["a", "b"]', 'mixture={"w": 2}', "limit=none", "flag=true"],
+    )
+    assert p.core == Train(steps=7, lr=1e-3)
+    assert (p.name, p.packages, p.mixture, p.limit, p.flag) == ("a=b", ("a", "b"), {"w": 2.0}, None, True)
+    assert p.sft == Params().sft  # the other group is untouched
+
+
+def test_a_later_override_wins_and_text_that_looks_like_json_stays_text() -> None:
+    assert override(Params(), ["name=1", "name=true"]).name == "true"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("core.stepz=1", "core.steps"),
+        ("sft.steps.x=1", "did you mean"),
+        ("steps=1", "core.steps or sft.steps"),
+        ("core=1", "core.steps, core.lr"),
+        ("core.steps=many", "expected int"),
+        ("core.compute=float8", "'bfloat16' or 'float32'"),
+        ("core.steps", "path=value"),
+        ("zzz=1", "pippin show"),
+    ],
+)
+def test_a_wrong_override_is_one_clear_line(assignment: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        override(Params(), [assignment])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_leaves_lists_every_setting_once() -> None:
+    assert dict(leaves(Params()))["sft.steps"] == 10
+    assert len(list(leaves(Params()))) == 11
