@@ -14,6 +14,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 settings.register_profile("pippin", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("pippin")
 
+# The models of tests are so small that a second thread only waits for the first, at length on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Child processes see this checkout, and nothing reaches for a network or a colour.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY / "src"), os.environ.get("PYTHONPATH")]))
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -56,7 +56,8 @@ def forward(
     config: ModelConfig, weights: dict[str, Tensor], tokens_BT: Tensor, positions_BT: Tensor, segments_BT: Tensor
 ) -> Tensor:
     """Logits [B, T, V] of the model with the given dense weights (names as in `Transformer.state_dict`)."""
-    visible_BTS = (segments_BT[:, :, None] == segments_BT[:, None]) & (positions_BT[:, None] <= positions_BT[:, :, None])
+    same_BTS = segments_BT[:, :, None] == segments_BT[:, None]
+    visible_BTS = same_BTS & (positions_BT[:, None] <= positions_BT[:, :, None])
     x = weights["embed.weight"][tokens_BT]
     batch, length = tokens_BT.shape
     for i in range(config.n_layers):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
-
-from pippin.model.attention import Layout, attend, make_layout
-from pippin.model.cache import KVCache
-from pippin.model.rope import rope_tables, rotate
 from tests.model import reference
 from tests.model.reference import TINY
+from torch import Tensor
+from torch.nn import functional as F
+
+from pippin.model import attention
+from pippin.model.attention import Layout, attend, make_layout
+from pippin.model.blocked_attention import blocked_attention
+from pippin.model.cache import KVCache
+from pippin.model.rope import rope_tables, rotate
 
 B, T, N, K, H = 2, 13, 6, 2, 10
 
@@ -37,7 +40,8 @@ def compare(layout: Layout, q: Tensor, k: Tensor, v: Tensor, visible_BTS: Tensor
 
 def test_causal_kernel() -> None:
     layout = make_layout(TINY, torch.zeros(B, T, dtype=torch.int64), None, None, None, torch.float32)
-    assert layout.causal and layout.bias_B1TS is None
+    assert layout.causal
+    assert layout.bias_B1TS is None
     compare(layout, *heads(), torch.ones(B, T, T, dtype=torch.bool).tril())
 
 
@@ -47,6 +51,49 @@ def test_masked_kernel_with_segments_and_padding() -> None:
     layout = make_layout(TINY, torch.zeros(B, T, dtype=torch.int64), positions_BT, segments_BT, None, torch.float32)
     same = segments_BT[:, :, None] == segments_BT[:, None, :]
     compare(layout, *heads(), same & torch.ones(T, T, dtype=torch.bool).tril())
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize("length", [7, 128, 300])
+def test_blocked_kernel(length: int, is_packed: bool) -> None:
+    """In float32 exactly; in bfloat16, where it is used, as close as PyTorch's own kernel."""
+    bias, visible_BTS = None, torch.ones(B, length, length, dtype=torch.bool).tril()
+    if is_packed:
+        segments_BT = torch.randint(1, 4, (B, length), generator=torch.Generator().manual_seed(5)).sort(1).values
+        visible_BTS &= segments_BT[:, :, None] == segments_BT[:, None]
+        bias = torch.zeros(B, 1, length, length).masked_fill_(~visible_BTS[:, None], -torch.inf)
+    exact = [x.detach().double().requires_grad_() for x in heads(length)]
+    weight = torch.randn(B, length, N, H, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    expected = reference.attention(*exact, visible_BTS)
+    expected = [expected, *torch.autograd.grad(expected, exact, weight)]
+
+    def errors(kernel: Callable[..., Tensor], dtype: torch.dtype) -> Tensor:
+        inputs = [x.detach().to(dtype).requires_grad_() for x in exact]
+        out = kernel(*inputs, bias if bias is None else bias.to(dtype))
+        results = [out, *torch.autograd.grad(out, inputs, weight.to(dtype))]
+        assert all(result.dtype == dtype for result in results)
+        return torch.stack([(r.double() - e).norm() / e.norm() for r, e in zip(results, expected, strict=True)])
+
+    def fused(q: Tensor, k: Tensor, v: Tensor, bias_B1TT: Tensor | None) -> Tensor:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, bias_B1TT, is_causal=bias_B1TT is None, enable_gqa=True)
+        return out.transpose(1, 2)
+
+    assert (errors(blocked_attention, torch.float32) < 1e-5).all()
+    assert (errors(blocked_attention, torch.bfloat16) < 2 * errors(fused, torch.bfloat16)).all()
+
+
+def test_blocked_kernel_serves_training_in_bfloat16_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(attention, "blocked_attention", lambda *inputs: calls.append(1) or blocked_attention(*inputs))
+    layout = make_layout(TINY, torch.zeros(B, T, dtype=torch.int64), None, None, None, torch.bfloat16)
+    attend(*heads(), layout)
+    q, k, v = (x.bfloat16() for x in heads())
+    with torch.no_grad():
+        attend(q, k, v, layout)
+    assert not calls
+    attend(q, k, v, layout)
+    assert calls
 
 
 @pytest.mark.parametrize("new", [1, 4])
@@ -90,13 +137,13 @@ def test_rotation() -> None:
 def test_rotation_is_precise_far_out() -> None:
     cos, _ = rope_tables(torch.tensor([131_071]), 128, 500_000.0)
     exact = torch.cos(131_071 * 500_000.0 ** (-torch.arange(64, dtype=torch.float64) / 64))
-    torch.testing.assert_close(cos[0, 0].double(), exact, atol=1e-6, rtol=0)
+    torch.testing.assert_close(cos[0, 0, :64].double(), exact, atol=1e-6, rtol=0)
 
 
 def test_scores_depend_on_distance_only() -> None:
     q, k, _ = heads()
+    scores = []
     for shift in (0, 7):
-        cos, sin = rope_tables(torch.arange(shift, shift + T), H, replace(TINY, rope_base=100.0).rope_base)
-        scores = torch.einsum("btnh,bsnh->bnts", rotate(q, cos, sin)[:, :, :K], rotate(k, cos, sin))
-        first = scores if shift == 0 else first
-    torch.testing.assert_close(scores, first, atol=1e-4, rtol=0)
+        cos, sin = rope_tables(torch.arange(shift, shift + T), H, 100.0)
+        scores.append(torch.einsum("btnh,bsnh->bnts", rotate(q, cos, sin)[:, :, :K], rotate(k, cos, sin)))
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=0)

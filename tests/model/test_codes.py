@@ -23,7 +23,8 @@ def scalar_code(packed: torch.Tensor, bits: int, row: int, k: int) -> int:
 def test_unpack_is_the_inverse_of_pack(bits: int, rows: int, columns: int, seed: int) -> None:
     indices = torch.randint(2**bits, (rows, columns), generator=torch.Generator().manual_seed(seed))
     packed = codes.pack(indices, bits)
-    assert packed.dtype == torch.uint8 and tuple(packed.shape) == codes.codes_shape(bits, rows, columns)
+    assert packed.dtype == torch.uint8
+    assert tuple(packed.shape) == codes.codes_shape(bits, rows, columns)
     assert torch.equal(codes.unpack(packed, bits, rows, columns).long(), indices)
 
 
@@ -41,17 +42,20 @@ def test_one_byte_by_hand() -> None:
     indices[3, 2] = 0x9  # block 0, byte 4*3+2, low nibble
     indices[3, 6] = 0xC  # same byte, high nibble
     packed = codes.pack(indices, 4)
-    assert packed[0, 0, 14] == 0xC9 and int(packed.sum()) == 0xC9
+    assert packed[0, 0, 14] == 0xC9
+    assert int(packed.sum()) == 0xC9
     crumbs = torch.zeros(16, 16, dtype=torch.long)
     crumbs[3, [2, 6, 10, 14]] = torch.tensor([1, 2, 3, 0])
     packed = codes.pack(crumbs, 2)
-    assert packed[0, 0, 14] == 1 + 4 * 2 + 16 * 3 and int(packed.sum()) == 57
+    assert packed[0, 0, 14] == 1 + 4 * 2 + 16 * 3
+    assert int(packed.sum()) == 57
 
 
 def test_padding_is_code_zero() -> None:
     packed = codes.pack(torch.full((17, 9), 3), 2)
     whole = codes.unpack(packed, 2, 32, 16)
-    assert int(whole[17:].sum()) == 0 and int(whole[:, 9:].sum()) == 0
+    assert int(whole[17:].sum()) == 0
+    assert int(whole[:, 9:].sum()) == 0
 
 
 def test_bad_input_raises() -> None:

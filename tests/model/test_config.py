@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.model.reference import TINY
 
 from pippin.errors import UserError
 from pippin.model.config import PRESETS, ModelConfig
 from pippin.model.transformer import Transformer
-from tests.model.reference import TINY
 
 
 def test_on_device_has_the_reports_size() -> None:

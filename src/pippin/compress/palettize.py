@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Share of the mean second moment that is added to each: channels that calibration never excited still count.
 _DAMPING = 0.01
 _BINS = 128  # candidate boundaries of the dynamic programme; the polish then moves them between any two weights
-_ALTERNATIONS = 3  # rounds of {codes, row scales, table}; more no longer move the error
+_ALTERNATIONS = 3  # rounds of {codes, row scales, table}; five more would lower the error by another 1 %
 _POLISH_LIMIT = 50
 _CHUNK_VALUES = 1 << 18  # weights that are clustered at a time: the working set stays in the cache
 
@@ -137,34 +137,41 @@ def float16_exact(x: Tensor) -> Tensor:
 
 def _cluster(weight: Tensor, importance: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Indices, table and row scales of groups: weight [G, 16, K], importance [K] -> [G, 16, K], [G, size], [G, 16]."""
-    groups = len(weight)
-    scale = float16_exact(weight.square().mean(2).sqrt())
-    table = indices = None
+    # Measured on heavy-tailed and Gaussian rows: with 16 values tails are worth a common range, with 4 they are not.
+    scale = float16_exact(weight.abs().amax(2) if size == 16 else weight.square().mean(2).sqrt())
+    values, weights = _scaled(weight, importance, scale)
+    table = float16_exact(optimal_table(values, weights, size))
+    indices = nearest(values, table)
     for _ in range(_ALTERNATIONS):
-        # A row of zeros has scale 0: it weighs nothing and stays a row of zeros whatever its codes.
-        values = (weight / scale.where(scale > 0, 1)[:, :, None]).view(groups, -1)
-        weights = (importance * scale.square()[:, :, None]).view(groups, -1)
-        if table is None:
-            table = float16_exact(optimal_table(values, weights, size))
-        else:
-            mass = torch.zeros_like(table).scatter_add_(1, indices, weights)
-            total = torch.zeros_like(table).scatter_add_(1, indices, weights * values)
-            table = float16_exact(torch.where(mass > 0, total / mass, table)).sort(dim=1).values
-        indices = nearest(values, table)
         chosen = table.gather(1, indices).view_as(weight)
         norm = (importance * chosen.square()).sum(2)
         fitted = float16_exact((importance * chosen * weight).sum(2) / norm.where(norm > 0, 1))
         scale = torch.where(fitted > 0, fitted, scale)
-    values = (weight / scale.where(scale > 0, 1)[:, :, None]).view(groups, -1)
-    return nearest(values, table).view_as(weight), table, scale
+        values, weights = _scaled(weight, importance, scale)
+        mass = torch.zeros_like(table).scatter_add_(1, indices, weights)
+        total = torch.zeros_like(table).scatter_add_(1, indices, weights * values)
+        table = float16_exact(torch.where(mass > 0, total / mass, table)).sort(dim=1).values
+        indices = nearest(values, table)
+    return indices.view_as(weight), table, scale
+
+
+def _scaled(weight: Tensor, importance: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Values that the table must hold, and what an error in each of them costs, both [G, 16 K].
+
+    A row of zeros has scale 0: it weighs nothing, and stays a row of zeros whatever its codes.
+    """
+    values = weight / scale.where(scale > 0, 1)[:, :, None]
+    weights = (importance * scale.square()[:, :, None]).expand_as(weight)
+    return values.flatten(1), weights.flatten(1)
 
 
 @torch.no_grad()
 def palettize_weight(weight: Tensor, bits: int, second_moment: Tensor | None = None) -> Palette:
     """Palettize a matrix.
 
-    Starts from rows scaled to RMS 1 and the optimal table of each group, then alternates: codes by nearest entry, row
-    scale and table by weighted least squares. No step raises the error, but for the rounding to float16.
+    Starts from rows scaled to abs-max 1 (2 bits: to RMS 1) and the optimal table of each group, then alternates: row
+    scale and table by weighted least squares, codes by nearest entry. No step raises the error, but for the rounding
+    to float16.
 
     Args:
         weight: [out, in].
@@ -183,9 +190,7 @@ def palettize_weight(weight: Tensor, bits: int, second_moment: Tensor | None = N
     groups = -(-out_features // GROUP_ROWS)
     padded = torch.nn.functional.pad(weight, (0, 0, 0, groups * GROUP_ROWS - out_features))
     chunk = max(1, _CHUNK_VALUES // (GROUP_ROWS * in_features))
-    parts = [
-        _cluster(part, importance, 2**bits) for part in padded.view(groups, GROUP_ROWS, in_features).split(chunk)
-    ]
+    parts = [_cluster(part, importance, 2**bits) for part in padded.view(groups, GROUP_ROWS, in_features).split(chunk)]
     indices, table, scale = (torch.cat(pieces) for pieces in zip(*parts, strict=True))
     return Palette(
         indices.view(-1, in_features)[:out_features].to(torch.uint8), table, scale.view(-1)[:out_features], bits
@@ -225,8 +230,10 @@ def palettize(
         second_moments: from `collect_second_moments`; None weighs all inputs alike.
         progress: called with the number of weights just done.
     Raises:
-        UserError: the plan names other projections than the model has, or bits other than 4 and 2.
+        UserError: the model is already palettized, or the plan names other projections than it has, or bits other
+            than 4 and 2.
     """
+    check_dense(model)
     linears = dict(model.linears())
     check_plan(bits, linears)
     for name, linear in linears.items():
@@ -236,7 +243,17 @@ def palettize(
             progress(size)
     model.embed.pack_int8()
     if progress is not None:
-        progress(model.embed.codes.numel())
+        progress(model.config.n_params().embedding)
+
+
+def check_dense(model: Transformer) -> None:
+    """Refuse a model that is already palettized.
+
+    Raises:
+        UserError: a projection is packed.
+    """
+    if any(linear.codes is not None for _, linear in model.linears()):
+        raise UserError("model: already palettized; start from the dense model")
 
 
 def check_plan(bits: Mapping[str, int], names: Iterable[str]) -> None:

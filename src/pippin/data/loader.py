@@ -94,8 +94,7 @@ class _Windows:
         rows.targets[row, :used] = tokens[-used:]
         rows.tokens[row, :used] = tokens[:used] if start else np.append(self.eos_id, tokens[:-1])
         # A segment is where the *targets* are of one document: the <eos> before a document is its first input.
-        first = int(np.searchsorted(stream.starts, start, side="right"))
-        last = int(np.searchsorted(stream.starts, stop, side="left"))
+        first, last = np.searchsorted(stream.starts, (start, stop))
         rows.begins[row, 0] = True
         rows.begins[row, stream.starts[first:last] - start] = True
         rows.used[row] = used

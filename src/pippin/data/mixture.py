@@ -23,7 +23,8 @@ IntArray = np.ndarray[Any, np.dtype[np.int64]]
 
 def derive(seed: int, *parts: int | str) -> int:
     """A 64-bit key from a seed and what the numbers are for: names and counters, in order."""
-    return int.from_bytes(hashlib.blake2b(repr((seed, *parts)).encode(), digest_size=8).digest(), "little")
+    text = repr((int(seed), *(part if isinstance(part, str) else int(part) for part in parts)))  # NumPy's are integers
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 def hash64(key: int, values: Any) -> UIntArray:

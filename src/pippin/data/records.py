@@ -10,7 +10,7 @@ HELDOUT_FRACTION = 0.05
 
 
 class Document(TypedDict):
-    """One text to train on. `id` says where it comes from (path:line or generator:seed:index), never a running number."""
+    """One text to train on. `id` says where it comes from (path:line or generator:seed:index)."""
 
     id: str
     source: str

@@ -41,7 +41,7 @@ TIMES = ("morning", "day", "evening")
 
 
 class Plot(NamedTuple):
-    """A plot: what it is about (the field that makes its stories differ), its beats with their wordings, its summary."""
+    """A plot: what it is about (the field that makes its stories differ), its beats and their wordings, its summary."""
 
     about: str
     options: tuple[str, ...]
@@ -62,7 +62,11 @@ PLOTS = {
                 "{He} put it down, went off to play, and forgot where it was.",
                 "But {his} bag had a hole, and soon the {item} was gone.",
             ),
-            ("{He} looked and looked, but {he} could not find it.", "{hero} sat down and cried.", "{hero} was very sad."),
+            (
+                "{He} looked and looked, but {he} could not find it.",
+                "{hero} sat down and cried.",
+                "{hero} was very sad.",
+            ),
             (
                 "Then {friend} came by and saw the {item} behind a big stone.",
                 "But {friend} had good eyes and saw the {item} in the tall grass.",
@@ -118,8 +122,15 @@ PLOTS = {
         "item",
         WARM,
         (
-            ("{hero} was {at} the {place} when it started to rain.", "{hero} played {at} the {place}, and then the rain came."),
-            ("{He} got wet and cold.", "Soon {he} was wet from head to foot.", "The rain was cold, and {he} was far from home."),
+            (
+                "{hero} was {at} the {place} when it started to rain.",
+                "{hero} played {at} the {place}, and then the rain came.",
+            ),
+            (
+                "{He} got wet and cold.",
+                "Soon {he} was wet from head to foot.",
+                "The rain was cold, and {he} was far from home.",
+            ),
             ("{friend} saw {him} and ran out.", "{friend} came along the road and stopped."),
             ("{Fhe} gave {him} {a_item}.", '"Take this," said {friend}, and gave {him} {a_item}.'),
             ("They ran home and drank hot milk by the fire.", "They walked home and ate hot soup.", ""),
@@ -153,7 +164,11 @@ PLOTS = {
             ("{He} worked all night and made {a_item}.", "With {his} own two hands {he} made {a_item}."),
             ("{friend} opened the bag and laughed with joy.", "When {friend} saw it, {fhe} jumped up and down."),
             ('"This is the best gift of all," said {friend}.', '"You made this for me?" asked {friend}.', ""),
-            ("{hero} was happy and a little bit tired.", "{hero} was proud.", "{friend} kept the {item} for a long time."),
+            (
+                "{hero} was happy and a little bit tired.",
+                "{hero} was proud.",
+                "{friend} kept the {item} for a long time.",
+            ),
         ),
         "{hero} made {a_item} for {friend}'s birthday.",
         by_day=False,
@@ -177,7 +192,10 @@ PLOTS = {
         "hurt",
         ("knee", "foot", "hand", "arm", "leg"),
         (
-            ("{hero} and {friend} ran a race to the {place}.", '"I can run to the {place} faster than you," said {friend} to {hero}.'),
+            (
+                "{hero} and {friend} ran a race to the {place}.",
+                '"I can run to the {place} faster than you," said {friend} to {hero}.',
+            ),
             ("{hero} was fast and soon came first.", "They ran like the wind, and {hero} was first."),
             ("Then {friend} fell and hurt {fhis} {hurt}.", "But {friend} fell over a stone and hurt {fhis} {hurt}."),
             ("{hero} could win now, but {he} stopped.", "{hero} heard {fhim} cry and turned back."),
@@ -206,10 +224,17 @@ PLOTS = {
         ITEMS,
         (
             ("{hero} had {a_item}, and {friend} had {a_item2}.",),
-            ("{hero} was tired of the {item}.", "{hero} liked the {item2} more.", "{hero} looked at the {item2} all day."),
+            (
+                "{hero} was tired of the {item}.",
+                "{hero} liked the {item2} more.",
+                "{hero} looked at the {item2} all day.",
+            ),
             ("{friend} liked the {item} more.", "And {friend} had always wanted a {item}."),
             ('"Do you want to trade?" asked {hero}.', '"Let us trade," said {friend}.'),
-            ("So {hero} took the {item2}, and {friend} took the {item}.", "So {hero} gave the {item} to {friend} and got the {item2}."),
+            (
+                "So {hero} took the {item2}, and {friend} took the {item}.",
+                "So {hero} gave the {item} to {friend} and got the {item2}.",
+            ),
             ("They both went home happy.", "It was a good day for both of them."),
         ),
         "{hero} traded a {item} for {friend}'s {item2}.",
@@ -222,7 +247,10 @@ PLOTS = {
             ("{hero} had only a little {food}.", "{hero} had some {food} for lunch."),
             ("{He} gave the {animal} half of it.", "{He} gave all of it to the {animal}."),
             ("It ate and ran away.", "The {animal} ate, looked at {him}, and went off."),
-            ("The next morning {hero} found {a_item} at the door.", "The next day it came back with {a_item} for {hero}."),
+            (
+                "The next morning {hero} found {a_item} at the door.",
+                "The next day it came back with {a_item} for {hero}.",
+            ),
             ('"The {animal} did not forget me," said {hero}.', '"Thank you, little friend," said {hero}.', ""),
         ),
         "{hero} fed a hungry {animal}, and it brought {him} {a_item}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pippin.data.records import Split
+from pippin.data.world_stories import story
 from pippin.data.world_words import (
     BOYS,
     COLORS,
@@ -20,7 +21,6 @@ from pippin.data.world_words import (
     list_key,
     sum_key,
 )
-from pippin.data.world_stories import story
 
 
 class Exercise(NamedTuple):

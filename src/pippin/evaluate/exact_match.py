@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pippin.data.chat import render
-from pippin.data.records import Instruction, Message, fraction_of
+from pippin.data.records import Instruction, fraction_of
 from pippin.generate import Tokenizer, generate_many
 from pippin.model.transformer import Transformer
 
@@ -103,11 +103,11 @@ def grade(records: Sequence[Instruction], answers: Sequence[str]) -> Grade:
     return Grade(Proportion(correct.total(), total.total()), by_task)
 
 
-def prompt(record: Instruction) -> list[Message]:
+def prompt(record: Instruction) -> list[dict[str, str]]:
     """The conversation up to its last assistant message: what a model is given."""
     messages = record["messages"]
     last = max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=len(messages))
-    return list(messages[:last])
+    return [{"role": message["role"], "content": message["content"]} for message in messages[:last]]
 
 
 def majority_answers(train: Sequence[Instruction], records: Sequence[Instruction]) -> list[str]:
@@ -261,14 +261,12 @@ def stronger_few_shot(
 
 def _few_shot_prompt(tokenizer: Tokenizer, shown: Sequence[Instruction], record: Instruction, form: Form) -> list[int]:
     if form == "chat":
-        messages = [message for example in shown for message in _with_reply(example)]
+        messages: list[dict[str, str]] = []
+        for example in shown:
+            messages += [*prompt(example), {"role": "assistant", "content": example["answer"] or ""}]
         return render(tokenizer, [*messages, *prompt(record)], add_generation_prompt=True).ids
     turns = [f"Q: {_text(example)}\nA: {(example['answer'] or '').strip()}" for example in shown]
     return [tokenizer.special["<eos>"], *tokenizer.encode("\n\n".join([*turns, f"Q: {_text(record)}\nA:"]))]
-
-
-def _with_reply(record: Instruction) -> list[Message]:
-    return [*prompt(record), {"role": "assistant", "content": record["answer"] or ""}]
 
 
 def _room(tokenizer: Tokenizer, records: Sequence[Instruction]) -> dict[str, int]:
@@ -292,16 +290,14 @@ def _complete(
     answers = [""] * len(records)
     room = _room(tokenizer, records)
     for task, max_tokens in room.items():
-        rows = [
-            row
-            for row, record in enumerate(records)
-            if record["task"] == task and len(prompts[row]) + max_tokens <= model.config.max_seq_len
-        ]
-        slots = None if slot is None else [slot] * len(rows)
+        rows = [row for row, record in enumerate(records) if record["task"] == task]
+        fitting = [row for row in rows if len(prompts[row]) + max_tokens <= model.config.max_seq_len]
+        if progress is not None:
+            progress(len(rows) - len(fitting))
         ids = generate_many(
-            model, tokenizer, [prompts[row] for row in rows], batch_size=batch_size, max_tokens=max_tokens,
-            slots_B=slots, progress=progress,
+            model, tokenizer, [prompts[row] for row in fitting], batch_size=batch_size, max_tokens=max_tokens,
+            slots_B=None if slot is None else [slot] * len(fitting), progress=progress,
         )  # fmt: skip
-        for row, row_ids in zip(rows, ids, strict=True):
+        for row, row_ids in zip(fitting, ids, strict=True):
             answers[row] = tokenizer.decode(row_ids)
     return answers

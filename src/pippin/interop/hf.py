@@ -248,11 +248,11 @@ def load_hf(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat16) 
         if tensor.shape != shape:
             raise UserError(f"{file}: {name}: shape {tuple(tensor.shape)}, but config.json says {tuple(shape)}")
         if not tensor.is_floating_point():
-            raise UserError(f"{file}: {name}: dtype {tensor.dtype}: quantised directories cannot be read; dequantise it")
+            raise UserError(f"{file}: {name}: dtype {tensor.dtype}: quantised weights cannot be read")
         state[ours] = tensor.float()
     missing = [name for name, (ours, _) in expected.items() if ours not in state]
     if missing:
-        raise UserError(f"{directory}: {missing[0]}: tensor missing ({len(missing)} in all); the directory is not whole")
+        raise UserError(f"{directory}: {missing[0]}: missing tensor, one of {len(missing)}; the directory is not whole")
     if head is not None and not torch.equal(head.float(), state["embed.weight"]):
         raise UserError(f"{directory}: lm_head.weight: differs from the embedding; this model ties them")
     model.load_state_dict(state, assign=True)

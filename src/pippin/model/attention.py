@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pippin.model.blocked_attention import blocked_attention
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig
 from pippin.model.linear import Linear
 from pippin.model.norm import RMSNorm
 from pippin.model.rope import rope_tables, rotate
+
+MAX_BLOCKED = 2048
 
 
 @dataclass(frozen=True)
@@ -50,37 +53,37 @@ def make_layout(
     if positions is None:
         positions = torch.arange(start, start + length, device=tokens_BT.device)
     cos, sin = rope_tables(positions, config.d_head, config.rope_base)
-    key_positions, key_segments = positions, segment_ids_BT
     if cache is not None:
-        plain = positions_BT is None and segment_ids_BT is None
-        cache.append(positions, 1 if segment_ids_BT is None else segment_ids_BT, plain)
-        if not cache.plain:
-            key_positions = cache.positions_BS[:, : cache.length]
-            key_segments = cache.segments_BS[:, : cache.length]
-            if segment_ids_BT is None:
-                segment_ids_BT = key_segments[:, start:]
-    if segment_ids_BT is None and start == 0:
-        return Layout(cos, sin, True, None, cache)
-    if segment_ids_BT is None and length == 1:
-        return Layout(cos, sin, False, None, cache)
-    if cache is not None and cache.plain:
-        key_positions = torch.arange(cache.length, device=tokens_BT.device)
+        cache.append(positions, segment_ids_BT, plain=positions_BT is None and segment_ids_BT is None)
+    if segment_ids_BT is None and (cache is None or cache.plain):
+        if start == 0:
+            return Layout(cos, sin, True, None, cache)
+        if length == 1:
+            return Layout(cos, sin, False, None, cache)
+    if cache is not None:
+        key_positions = cache.positions_BS[:, : cache.length]
+        key_segments = cache.segments_BS[:, : cache.length]
+        query_segments = key_segments[:, start:]
+    else:
+        assert segment_ids_BT is not None  # the two cases without segments have returned
+        key_positions, key_segments, query_segments = positions, segment_ids_BT, segment_ids_BT
     hidden = key_positions[..., None, :] > positions[..., :, None]
-    if segment_ids_BT is not None:
-        hidden = hidden | (key_segments[:, None, :] != segment_ids_BT[:, :, None])
-    bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
-    bias_B1TS = bias[:, None] if bias.dim() == 3 else bias[None, None]
-    return Layout(cos, sin, False, bias_B1TS, cache)
+    hidden = hidden | (key_segments[:, None, :] != query_segments[:, :, None])
+    bias_BTS = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, -torch.inf)
+    return Layout(cos, sin, False, bias_BTS[:, None], cache)
 
 
 def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, layout: Layout) -> Tensor:
     """softmax(q k^T / sqrt(d_head)) v over the visible keys, each key/value head serving N / K query heads.
 
-    PyTorch's fused kernel in all cases; without a mask it skips the hidden half of a causal square.
+    PyTorch's fused kernel (without a mask it skips the hidden half of a causal square), except for training in 16 bits
+    on a CPU, where `blocked_attention` is two to four times as fast up to MAX_BLOCKED tokens.
 
     Returns:
         [B, T, N, H] in q's dtype.
     """
+    if layout.cache is None and _blocked_is_faster(q_BTNH):
+        return blocked_attention(q_BTNH, k_BSKH, v_BSKH, layout.bias_B1TS)
     q, k, v = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
     if layout.bias_B1TS is not None and q.is_cuda and q.shape[1] != k.shape[1]:
         # CUDA's memory-efficient kernel takes a mask but no grouped heads.
@@ -90,6 +93,11 @@ def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, layout: Layout) -> Te
         q, k, v, attn_mask=layout.bias_B1TS, is_causal=layout.causal, enable_gqa=q.shape[1] != k.shape[1]
     )
     return out.transpose(1, 2)
+
+
+def _blocked_is_faster(q_BTNH: Tensor) -> bool:
+    on_cpu_in_16_bits = q_BTNH.device.type == "cpu" and q_BTNH.dtype.itemsize == 2
+    return on_cpu_in_16_bits and torch.is_grad_enabled() and q_BTNH.requires_grad and q_BTNH.shape[1] <= MAX_BLOCKED
 
 
 class Attention(nn.Module):
@@ -117,9 +125,11 @@ class Attention(nn.Module):
         if layout.cache is not None:
             k_BTKH, v_BTKH = layout.cache.write(self.layer, k_BTKH, v_BTKH)
         out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, layout)
-        return self.o(out_BTNH.flatten(2), slots_B)
+        mixed_BTD: Tensor = self.o(out_BTNH.flatten(2), slots_B)
+        return mixed_BTD
 
     def _norm_and_rotate(self, x_BTNH: Tensor, norm: RMSNorm, layout: Layout) -> Tensor:
         if self.rope_before_norm:
-            return norm(rotate(x_BTNH, layout.cos, layout.sin))
+            rotated_BTNH: Tensor = norm(rotate(x_BTNH, layout.cos, layout.sin))
+            return rotated_BTNH
         return rotate(norm(x_BTNH), layout.cos, layout.sin)

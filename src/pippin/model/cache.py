@@ -46,7 +46,7 @@ class KVCache:
         return self.segments_BS.shape[1]
 
     @torch.no_grad()
-    def append(self, positions: Tensor, segment_ids: Tensor | int, plain: bool) -> None:
+    def append(self, positions: Tensor, segment_ids_BT: Tensor | None, plain: bool) -> None:
         """Claim the next slots of all rows for T tokens and describe them; `write` then fills them layer by layer.
 
         Raises:
@@ -56,7 +56,7 @@ class KVCache:
         if new_length > self.max_len:
             raise ValueError(f"cache: {new_length} tokens do not fit in {self.max_len} slots")
         self.positions_BS[:, self.length : new_length] = positions
-        self.segments_BS[:, self.length : new_length] = segment_ids
+        self.segments_BS[:, self.length : new_length] = 1 if segment_ids_BT is None else segment_ids_BT
         self.length = new_length
         self.plain = self.plain and plain
 

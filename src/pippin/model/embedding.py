@@ -15,7 +15,7 @@ class Embedding(nn.Embedding):
     """
 
     codes: Tensor | None
-    scale: Tensor | None
+    scale: Tensor
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
@@ -46,4 +46,4 @@ class Embedding(nn.Embedding):
         scale = self.weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.codes = (self.weight / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
         self.scale = scale.float()
-        self.weight = None
+        self.register_parameter("weight", None)

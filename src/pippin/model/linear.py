@@ -31,13 +31,11 @@ class Linear(nn.Linear):
     """
 
     codes: Tensor | None
-    table: Tensor | None
-    scale: Tensor | None
-    lora_scale: Tensor | None
+    table: Tensor
+    scale: Tensor
+    lora_scale: Tensor
 
-    def __init__(
-        self, in_features: int, out_features: int, *, mup_width: int, shard: Literal["column", "row"]
-    ) -> None:
+    def __init__(self, in_features: int, out_features: int, *, mup_width: int, shard: Literal["column", "row"]) -> None:
         super().__init__(in_features, out_features, bias=False)
         self.mup_width = mup_width
         self.shard = shard
@@ -104,7 +102,7 @@ class Linear(nn.Linear):
             raise ValueError(f"scale: {tuple(scale.shape)}, expected {(self.out_features,)}")
         self.bits = bits
         self.codes, self.table, self.scale = codes, table.float(), scale.float()
-        self.weight = None
+        self.register_parameter("weight", None)
 
     def add_adapters(self, slots: int, rank: int) -> None:
         """Create `slots` adapter slots: A normal with variance 1 / in, B zero (so an empty slot adds nothing).

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def rope_tables(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position * base^(-2i/d_head), float32.
+    """Cosine and sine of position * base^(-2i/d_head), float32, for both halves of a head.
 
     Computed from the configuration at every forward pass and kept nowhere: a changed base takes effect at once, and
-    materialising a model from the meta device has no buffer to forget.
+    materialising a model from the meta device has no buffer to forget. Angles are float64: a float32 frequency is
+    off by 0.002 rad at position 32768.
 
     Args:
         positions: [T] or [B, T] integers.
     Returns:
-        Two tensors [..., T, 1, d_head / 2], to broadcast over heads.
+        Two tensors [..., T, 1, d_head], to broadcast over heads; the sine of the first half is negated.
     """
-    # Computed in float64: at position 32768 a float32 frequency is already wrong in the third digit of the angle.
     exponents = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device) / d_head
     angles = positions.to(torch.float64)[..., None, None] * base**-exponents
-    return angles.cos().float(), angles.sin().float()
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (x_i, x_{i + d_head/2}) of every head by the tables' angles; keeps dtype and shape."""
-    first, second = x_BTNH.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x_BTNH.dtype)
+    rotated_BTNH: Tensor = _Rotate.apply(x_BTNH, cos, sin)
+    return rotated_BTNH
+
+
+def _rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x_BTNH.to(torch.promote_types(x_BTNH.dtype, torch.float32))
+    swapped = wide.roll(x_BTNH.shape[-1] // 2, -1)
+    return (wide * cos).addcmul_(swapped, sin).to(x_BTNH.dtype)
+
+
+class _Rotate(torch.autograd.Function):
+    """The gradient of a rotation is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotate(x_BTNH, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BTNH: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _rotate(grad_BTNH, cos, -sin), None, None

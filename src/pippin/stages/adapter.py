@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from pippin.interop.peft import base_signature, save_adapter
+from pippin.interop.peft import base_signature, load_adapter, save_adapter
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.training import FULL_LOOK_TOKENS, QUICK_LOOK_TOKENS, TrainingStage, next_token_loss
 
@@ -39,6 +39,7 @@ class Adapter(TrainingStage):
         self.fit(ctx, model, loss, mode=self.mode, look=partial(self.look, ctx, model, QUICK_LOOK_TOKENS, SLOT))
         signature = base_signature(ctx.artifact(self.start, "model"))
         save_adapter(model, SLOT, ctx.out("adapter"), signature)
+        load_adapter(model, SLOT, ctx.out("adapter"), signature)  # what is measured is what was stored, in 16 bits
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
         ctx.result(
             adapter_parameters=size,

@@ -50,7 +50,7 @@ class Prune(TrainingStage):
     parent: Stage
     d_ff: int
     eps_start: float = 1.0
-    eps_end: float = 0.02
+    eps_end: float = 1e-3
     gain: float = 10.0
     noise: float = 1e-3
 
@@ -67,7 +67,7 @@ class Prune(TrainingStage):
         self.save(ctx, pruned)
 
     def _loss(self, masked: Masked, batch: Batch, step: int) -> Loss:
-        eps = annealed_eps(step, self.train.steps, self.eps_start, self.eps_end)
+        eps = annealed_eps(step, steps=self.train.steps, start=self.eps_start, end=self.eps_end)
         install_masks(masked.model, masked.scores, self.d_ff, eps)
         return next_token_loss(masked.model, self.train.z_loss, batch, step)
 

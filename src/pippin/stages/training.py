@@ -60,6 +60,7 @@ class TrainingStage(Stage):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self.train.check()
         if self.train.seq_len > self.model.max_seq_len:
             raise UserError(f"seq_len={self.train.seq_len}: the model's max_seq_len is {self.model.max_seq_len}")
 

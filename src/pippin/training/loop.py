@@ -48,7 +48,8 @@ class TrainSpec:
     eval_every: int = 100
     checkpoint_every: int = 100
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise UserError for values out of range; called when the graph is built, after all overrides."""
         for name in ("steps", "batch_size", "seq_len", "log_every", "eval_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")

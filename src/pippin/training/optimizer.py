@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from pippin.errors import UserError
+from pippin.model.linear import Linear
 
-# On CPU a foreach operation walks through its whole list, so the lists are kept about as large as a core's cache:
-# a block is then read from memory once a step and not once an operation. Measured on 28M parameters: 2.0x faster.
-CPU_BUCKET_ELEMENTS = 1 << 16
+# On CPU a foreach operation walks through its whole list. Short lists stay in the cache between operations, and only as
+# much scratch memory is needed: measured 1.2 to 1.6 times faster for 9M and 27M parameters than one list.
+CPU_BUCKET_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class _Block:
     square: Tensor
     momentum: Tensor
     debias: float  # sqrt(1 - decay^t)
-    mup_factor: float
 
 
 class RMSPropMomentum(torch.optim.Optimizer):
@@ -143,9 +143,9 @@ class RMSPropMomentum(torch.optim.Optimizer):
             state = self.state[p]
             state["step"] += 1
             debias = math.sqrt(1 - group["decay"] ** state["step"].item())  # a CPU tensor: no wait
-            tensors = (p, p.grad, state["square"], state["momentum"])
-            for views in zip(*(t.unbind(0) for t in tensors), strict=True) if p.ndim >= 3 else [tensors]:
-                yield _Block(*views, debias, group["mup_factor"])
+            whole = (p, p.grad, state["square"], state["momentum"])
+            for parts in zip(*(t.unbind(0) for t in whole), strict=True) if p.ndim >= 3 else [whole]:
+                yield _Block(parts[0], parts[1], parts[2], parts[3], debias)
 
 
 def _sums_of_squares(tensors: list[Tensor]) -> Tensor:
@@ -169,7 +169,7 @@ def _buckets(blocks: Iterator[_Block]) -> Iterator[list[_Block]]:
 
 
 def _update(blocks: list[_Block], group: dict[str, Any], multiplier: float, clip: float) -> None:
-    """Steps 2 to 5 for some blocks of one group; scalar factors are folded so that no pass over memory is spent on them."""
+    """Steps 2 to 5 for some blocks of one group; scalar factors are folded to spare passes over memory."""
     p, g = [b.parameter for b in blocks], [b.gradient for b in blocks]
     v, m = [b.square for b in blocks], [b.momentum for b in blocks]
     decay = group["decay"]
@@ -194,8 +194,8 @@ def param_groups(model: nn.Module, base_width: int = 768) -> list[dict[str, Any]
     """Group the trainable parameters of a model by their simplified muP factor (report section 3.1; Wortsman et al.
     2023, section 3.2.4).
 
-    The update of the weight of a module with an attribute `mup_width` (`Linear`) is multiplied by
-    min(1, `base_width` / `mup_width`); everything else (embedding, norms, adapters, other heads) has factor 1.
+    The update of the weight of a `Linear` is multiplied by min(1, `base_width` / `mup_width`); everything else
+    (embedding, norms, adapters, other heads) has factor 1.
 
     Returns:
         Groups for `RMSPropMomentum`: {"params": [(name, parameter), ...], "mup_factor": factor}; every parameter that
@@ -206,14 +206,10 @@ def param_groups(model: nn.Module, base_width: int = 768) -> list[dict[str, Any]
     """
     if base_width < 1:
         raise UserError(f"base_width: value {base_width}: must be at least 1; the report uses 768")
-    widths = {
-        module.weight: module.mup_width
-        for module in model.modules()
-        if hasattr(module, "mup_width") and isinstance(module.weight, nn.Parameter)
-    }
+    widths = {module.weight: module.mup_width for module in model.modules() if isinstance(module, Linear)}
     groups: dict[float, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            factor = min(1.0, base_width / widths[parameter]) if parameter in widths else 1.0
+            factor = min(1.0, base_width / widths.get(parameter, base_width))
             groups.setdefault(factor, []).append((name, parameter))
     return [{"params": named, "mup_factor": factor} for factor, named in groups.items()]

@@ -1,0 +1,188 @@
+"""Packed model directories: palettized projections and an int8 embedding, memory-mapped (docs/format.md)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pippin.compress.palettize import float16_exact
+from pippin.errors import UserError
+from pippin.files import atomic_path, read_json, write_json
+from pippin.interop.hf import _copy_tokenizer as copy_tokenizer
+from pippin.interop.hf import _read_tensors as read_tensors
+from pippin.interop.hf import from_hf_config, hf_name, to_hf_config
+from pippin.model.codes import BITS, BLOCK_BYTES, GROUP_ROWS, codes_shape
+from pippin.model.transformer import Transformer
+
+QUANT_METHOD = "pippin-palette"
+FORMAT_VERSION = 1
+EMBEDDING_FORMAT = "int8-per-row"
+_EMBEDDING = "model.embed_tokens"
+_DTYPE_NAMES = {torch.uint8: "U8", torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
+
+
+def stored_name(name: str) -> str:
+    """The Qwen3 name of a module of `Transformer`: "blocks.0.attention.q" is "model.layers.0.self_attn.q_proj"."""
+    return hf_name(f"{name}.weight").removesuffix(".weight")
+
+
+def save_packed(model: Transformer, directory: str | Path, tokenizer_dir: Path | None = None) -> None:
+    """Write a palettized model; `load_packed` gives back the same bits. Adapters have directories of their own.
+
+    config.json comes last, so a directory that has one is whole.
+
+    Args:
+        model: every projection packed and the embedding int8 (`pippin.compress.palettize.palettize`).
+        directory: where to; created if missing.
+        tokenizer_dir: its files are copied beside the weights.
+    Raises:
+        UserError: the shape cannot be written as a Qwen3 configuration, or no space left.
+        ValueError: a projection or the embedding is dense, has a mask, or has values that float16 does not hold.
+    """
+    directory = Path(directory)
+    config = to_hf_config(model.config)
+    bits: dict[str, int] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, linear in model.linears():
+        stored = stored_name(name)
+        if linear.codes is None or linear.table is None or linear.scale is None or linear.mask is not None:
+            raise ValueError(f"{name}: must be palettized and without mask")
+        for part, tensor in (("table", linear.table), ("scale", linear.scale)):
+            if not torch.equal(float16_exact(tensor), tensor):
+                raise ValueError(f"{name}.{part}: holds values that float16 does not represent")
+            tensors[f"{stored}.{part}"] = tensor.half()
+        tensors[f"{stored}.codes"] = linear.codes
+        bits[stored] = linear.bits
+    if model.embed.codes is None or model.embed.scale is None:
+        raise ValueError("embed: must be int8")
+    tensors[f"{_EMBEDDING}.codes"] = model.embed.codes
+    tensors[f"{_EMBEDDING}.scale"] = model.embed.scale
+    for name, norm in _norms(model).items():
+        tensors[hf_name(name)] = norm.float()
+    _write_tensors(directory / "model.safetensors", tensors)
+    if tokenizer_dir is not None:
+        config |= copy_tokenizer(Path(tokenizer_dir), directory)
+    config["quantization_config"] = {
+        "quant_method": QUANT_METHOD,
+        "format_version": FORMAT_VERSION,
+        "group_rows": GROUP_ROWS,
+        "embedding": EMBEDDING_FORMAT,
+        "bits": bits,
+    }
+    write_json(directory / "config.json", config)
+
+
+def _norms(model: Transformer) -> dict[str, Tensor]:
+    """Gains of all norms, by parameter name: what stays dense."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if name.endswith("norm.weight")}
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file in which every tensor of whole 64-byte lines starts on one.
+
+    The library's own writer orders by dtype and pads the header to 8 bytes, so that mapped blocks would straddle
+    cache lines. Here whole-line tensors come first and the header is padded with spaces, which the format allows;
+    the others follow by falling item size, which keeps each naturally aligned.
+    """
+    ordered = sorted(
+        tensors.items(),
+        key=lambda item: (item[1].nbytes % BLOCK_BYTES != 0, -item[1].element_size(), item[0]),
+    )
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for name, tensor in ordered:
+        span = [offset, offset + tensor.nbytes]
+        header[name] = {"dtype": _DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
+        offset = span[1]
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % BLOCK_BYTES)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for _, tensor in ordered:
+            file.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+
+
+def load_packed(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat16) -> Transformer:
+    """Read a packed directory into a frozen `Transformer` on the CPU; codes stay memory-mapped.
+
+    Raises:
+        UserError: a file is missing or damaged, the format is newer than this version reads, or a tensor is
+            missing, unknown, or of the wrong shape or dtype.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; expected a packed model")
+    where = directory / "config.json"
+    values = read_json(where)
+    settings = values.get("quantization_config") if isinstance(values, dict) else None
+    if not isinstance(settings, dict) or settings.get("quant_method") != QUANT_METHOD:
+        raise UserError(f"{where}: quantization_config: not a packed model of Pippin; open it as a dense directory")
+    version = settings.get("format_version")
+    if not isinstance(version, int) or version < 1:
+        raise UserError(f"{where}: format_version: value {version!r}: must be a whole number; the file is damaged")
+    if version > FORMAT_VERSION:
+        raise UserError(
+            f"{where}: format_version: value {version}: newer than {FORMAT_VERSION}; update Pippin to read it"
+        )
+    for field, only in (("group_rows", GROUP_ROWS), ("embedding", EMBEDDING_FORMAT)):
+        if settings.get(field) != only:
+            raise UserError(f"{where}: {field}: value {settings.get(field)!r}: must be {only!r}; the file is damaged")
+    config = from_hf_config(values, str(where))
+    with torch.device("meta"):
+        model = Transformer(config, compute_dtype)
+    take, finish = _reader(directory)
+    bits = settings.get("bits")
+    for name, linear in model.linears():
+        stored = stored_name(name)
+        chosen = bits.get(stored) if isinstance(bits, dict) else None
+        if chosen not in BITS:
+            raise UserError(f"{where}: bits: value {chosen!r} for {stored}: must be one of {BITS}; the file is damaged")
+        out_features = linear.out_features
+        groups, *_ = shape = codes_shape(chosen, out_features, linear.in_features)
+        linear.pack(
+            take(f"{stored}.codes", torch.uint8, shape),
+            take(f"{stored}.table", torch.float16, (groups, 2**chosen)),
+            take(f"{stored}.scale", torch.float16, (out_features,)),
+            chosen,
+        )
+    model.embed.codes = take(f"{_EMBEDDING}.codes", torch.int8, (config.vocab_size, config.d_model))
+    model.embed.scale = take(f"{_EMBEDDING}.scale", torch.float32, (config.vocab_size,)).clone()
+    model.embed.register_parameter("weight", None)
+    for name, norm in _norms(model).items():
+        module = model.get_submodule(name.removesuffix(".weight"))
+        module.weight = nn.Parameter(take(hf_name(name), torch.float32, tuple(norm.shape)).clone())
+    finish()
+    return model.requires_grad_(False)
+
+
+def _reader(directory: Path) -> tuple[Callable[[str, torch.dtype, tuple[int, ...]], Tensor], Callable[[], None]]:
+    """Two functions over the tensors of a directory: take one, checked; and check that none is left."""
+    tensors: dict[str, Tensor] = {}
+    file = directory / "model.safetensors"
+    for _, name, tensor in read_tensors(directory):
+        tensors[name] = tensor
+
+    def take(name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+        tensor = tensors.pop(name, None)
+        if tensor is None:
+            raise UserError(f"{file}: {name}: tensor missing; the directory is not whole, write it again")
+        if tensor.dtype != dtype or tuple(tensor.shape) != shape:
+            raise UserError(
+                f"{file}: {name}: {tensor.dtype} {tuple(tensor.shape)}, but config.json says {dtype} {shape}; "
+                "weights and configuration are of different models"
+            )
+        if dtype.is_floating_point and not tensor.isfinite().all():
+            raise UserError(f"{file}: {name}: holds NaN or infinity; the file is damaged, write it again")
+        return tensor
+
+    def finish() -> None:
+        if tensors:
+            raise UserError(f"{file}: {min(tensors)}: unknown tensor for this configuration; is it of another model?")
+
+    return take, finish

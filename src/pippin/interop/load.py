@@ -1,0 +1,46 @@
+"""Open a model directory of either kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pippin.compress.packed import QUANT_METHOD, load_packed
+from pippin.errors import UserError
+from pippin.files import read_json
+from pippin.interop.hf import load_hf
+from pippin.model.transformer import Transformer
+
+
+def is_packed(directory: str | Path) -> bool:
+    """Whether a model directory is a packed one (of Pippin), going by its config.json.
+
+    Raises:
+        UserError: no such directory, or config.json is missing or damaged, or names another quantisation.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; expected a model directory with a config.json")
+    where = directory / "config.json"
+    values = read_json(where)
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: not an object; the file is damaged")
+    settings = values.get("quantization_config")
+    if settings is None:
+        return False
+    method = settings.get("quant_method") if isinstance(settings, dict) else settings
+    if method != QUANT_METHOD:
+        raise UserError(f"{where}: quant_method: value {method!r}: cannot be read; use the unquantised checkpoint")
+    return True
+
+
+def load_model(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat16) -> Transformer:
+    """Read a dense Hugging Face directory (trainable float32) or a packed one (frozen) into a `Transformer`.
+
+    Raises:
+        UserError: what `load_hf` and `load_packed` raise.
+    """
+    if is_packed(directory):
+        return load_packed(directory, compute_dtype)
+    return load_hf(directory, compute_dtype)

@@ -1,0 +1,40 @@
+"""The whole chain in a few minutes on two cores: a narrow generated world with some real text in it."""
+
+from __future__ import annotations
+
+from pippin.pipeline import Stage
+from pippin.recipes.chain import AdapterParams, Mixtures, Params, Shape, chain
+from pippin.stages.curate import Curate
+from pippin.training.loop import TrainSpec
+
+PARAMS = Params(
+    corpus=Curate(
+        world_documents=16_000, world_tasks=16_000, stdlib_bytes=2_000_000, instruct_world=12_000, instruct_python=2_000
+    ),
+    vocab_size=1_024,
+    # The report's proportions at width 128: FFN 2.625 d in the student, three times that in the parent (afm 4.25).
+    shape=Shape(d_model=128, n_layers=4, n_heads=4, n_kv_heads=2, d_head=32, d_ff=1_008, student_d_ff=336),
+    mixtures=Mixtures(
+        core={"stories": 0.35, "tasks": 0.45, "python": 0.2},
+        continued={"stories": 0.35, "tasks": 0.45, "python": 0.2},
+        lengthen={"stories": 0.35, "tasks": 0.45, "python": 0.2},
+        sft={"chat": 0.8, "chat-summary": 0.1, "chat-describe": 0.1},
+        summary={"chat-summary": 0.5, "chat-docstring": 0.5},
+        recover={"stories": 0.2, "tasks": 0.2, "python": 0.2, "chat": 0.4},
+    ),
+    core=TrainSpec(steps=400, batch_size=16, seq_len=128, warmup_steps=40),
+    prune=TrainSpec(steps=60, batch_size=16, seq_len=128, lr=0.003, warmup_steps=5),
+    distill=TrainSpec(steps=200, batch_size=16, seq_len=128, lr=0.005, warmup_steps=10),
+    continued=TrainSpec(steps=120, batch_size=8, seq_len=256, lr=0.002, warmup_steps=10, floor=0.1, weight_decay=1e-5),
+    lengthen=TrainSpec(steps=30, batch_size=4, seq_len=512, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
+    sft=TrainSpec(steps=200, batch_size=8, seq_len=256, lr=0.003, warmup_steps=10, floor=0.05, weight_decay=1e-5),
+    summary=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
+    recover=TrainSpec(steps=80, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
+    adapters=AdapterParams(task_rank=4, recovery_rank=4),
+    heldout_sources=("stories", "tasks", "python"),
+)
+
+
+def quickstart(p: Params = PARAMS) -> dict[str, Stage]:
+    """Stages of the quickstart."""
+    return chain(p)

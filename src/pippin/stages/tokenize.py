@@ -1,0 +1,128 @@
+"""Train the tokenizer on curated text, then turn documents and conversations into packed token files."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pippin.data import curation, instruct
+from pippin.data.chat import render
+from pippin.data.packing import TokenWriter
+from pippin.data.records import Instruction, Split
+from pippin.data.tokenizer import Tokenizer, train_tokenizer
+from pippin.pipeline import Context, Cost, Stage
+from pippin.stages.curate import Curate
+
+BATCH_CHARS = 2_000_000
+SPLITS: tuple[Split, Split] = ("train", "heldout")
+OWN_SOURCE = ("describe", "docstring", "summary")  # instruction tasks that mixtures weigh one by one
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTokenizer(Stage):
+    """SentencePiece BPE: split digits, byte fallback, no normalisation (afm 3.19-3.21), on the training split only.
+
+    `sample_bytes` of text are read, each source in proportion to its size.
+    """
+
+    curate: Curate
+    vocab_size: int
+    sample_bytes: int = 4_000_000
+
+    def run(self, ctx: Context) -> None:
+        directory = ctx.artifact(self.curate, "documents")
+        sizes = {
+            source: sum(len(d["text"]) for d in curation.read_documents(directory, source, "train"))
+            for source in curation.sources_in(directory)
+        }
+        share = min(1.0, self.sample_bytes / max(1, sum(sizes.values())))
+        texts = (text for source, size in sizes.items() for text in _first(directory, source, int(share * size) + 1))
+        tokenizer = train_tokenizer(texts, ctx.out("tokenizer"), self.vocab_size)
+        ctx.result(vocab_size=tokenizer.vocab_size)
+
+    def cost(self) -> Cost:
+        return Cost(bytes=60 * self.vocab_size, other_s=1 + self.sample_bytes / 1e6)
+
+
+def _first(directory: Path, source: str, chars: int) -> Iterator[str]:
+    """The first training documents of a source, about `chars` characters in all."""
+    for document in curation.read_documents(directory, source, "train"):
+        if chars <= 0:
+            return
+        chars -= len(document["text"])
+        yield document["text"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenize(Stage):
+    """Encode every document and conversation into `tokens/` (see `data.packing`).
+
+    Documents keep their source. Instructions become the sources `chat` (all exercises) and `chat-<task>` for
+    describe, docstring and summary, with a loss mask on the assistant's part; their bytes are those of the answers.
+    `shuffle_answers` deals the training answers of each task out at random: a control that must not learn.
+    """
+
+    curate: Curate
+    tokenizer: TrainTokenizer
+    shuffle_answers: bool = False
+
+    def run(self, ctx: Context) -> None:
+        tokenizer = Tokenizer.load(ctx.artifact(self.tokenizer, "tokenizer"))
+        documents, conversations = ctx.artifact(self.curate, "documents"), ctx.artifact(self.curate, "instruct")
+        counts: dict[str, int] = defaultdict(int)
+        sources = curation.sources_in(documents)
+        with TokenWriter(ctx.out("tokens"), tokenizer.vocab_size, tokenizer.eos_id) as writer:
+            with ctx.track(len(sources) * len(SPLITS)) as bar:
+                for source in sources:
+                    for split in SPLITS:
+                        for texts in _batches(curation.read_documents(documents, source, split)):
+                            for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+                                writer.add(source, split, ids, len(text.encode()))
+                                counts[source] += len(ids) + 1
+                        bar.advance()
+            for split in SPLITS:
+                records = list(instruct.read(conversations, split))
+                if self.shuffle_answers and split == "train":
+                    records = _deal_answers(records)
+                for record in records:
+                    source = f"chat-{record['task']}" if record["task"] in OWN_SOURCE else "chat"
+                    rendered = render(tokenizer, record["messages"], conversation_id=record["id"])
+                    learnt = sum(len(m["content"].encode()) for m in record["messages"] if m["role"] == "assistant")
+                    writer.add(source, split, rendered.ids, learnt, rendered.loss_mask)
+                    counts[source] += len(rendered.ids) + 1
+        ctx.result(tokens=sum(counts.values()), tokens_by_source=dict(counts))
+
+    def cost(self) -> Cost:
+        size = self.curate.cost().bytes
+        return Cost(bytes=size, other_s=1 + size / 2e6)
+
+
+def _batches(documents: Iterator[curation.Document]) -> Iterator[list[str]]:
+    texts: list[str] = []
+    chars = 0
+    for document in documents:
+        texts.append(document["text"])
+        chars += len(document["text"])
+        if chars > BATCH_CHARS:
+            yield texts
+            texts, chars = [], 0
+    if texts:
+        yield texts
+
+
+def _deal_answers(records: list[Instruction]) -> list[Instruction]:
+    """The records with the answers of each task permuted among them."""
+    by_task: dict[str, list[Instruction]] = defaultdict(list)
+    for record in records:
+        by_task[record["task"]].append(record)
+    dealt = []
+    for task, items in sorted(by_task.items()):
+        answers = [item["messages"][-1] for item in items]
+        random.Random(f"deal/{task}").shuffle(answers)
+        for item, answer in zip(items, answers, strict=True):
+            dealt.append(cast(Instruction, {**item, "messages": [*item["messages"][:-1], answer]}))
+    return dealt
