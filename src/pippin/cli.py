@@ -174,7 +174,7 @@ def load_recipe(name: str) -> tuple[Callable[..., dict[str, Stage]], Any]:
 def _graph(recipe: str, what: list[str], runs: Path) -> tuple[Graph, Any]:
     function, params = load_recipe(recipe)
     params = override(params, [item for item in what if "=" in item])
-    return Graph(function(params), runs), params
+    return Graph(function(params), runs, Path(recipe).stem), params
 
 
 def describe(graph: Graph, params: Any) -> dict[str, Any]:

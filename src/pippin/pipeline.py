@@ -140,6 +140,7 @@ class Context:
     def __init__(self, graph: Graph, name: str, screen: Screen, compile: bool = False) -> None:
         self._graph = graph
         self.name = name
+        self.recipe = graph.recipe
         self.compile = compile
         self.dir = graph.directory(graph.stages[name])
         self.screen = screen
@@ -247,9 +248,10 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 class Graph:
     """The stages of a recipe under one `runs` directory."""
 
-    def __init__(self, stages: Mapping[str, Stage], runs: str | Path) -> None:
+    def __init__(self, stages: Mapping[str, Stage], runs: str | Path, recipe: str = "") -> None:
         self.stages = dict(stages)
         self.runs = Path(runs)
+        self.recipe = recipe  # its name, for reports
         self._ids: dict[int, str] = {}
         self._names: dict[str, str] = {}
         self._verified: set[Path] = set()

@@ -68,7 +68,7 @@ def test_installed_versions_are_the_pinned_ones(pinned: dict[str, str]) -> None:
 
 def test_base_stays_free_of_torch(project: dict[str, Any]) -> None:
     base = {canonicalize_name(Requirement(r).name) for r in project["dependencies"]}
-    assert base == {"jinja2", "numpy", "pydantic", "rich", "safetensors", "tokenizers", "typer"}
+    assert base == {"numpy", "pydantic", "rich", "safetensors", "tokenizers", "typer"}
 
 
 def test_all_is_every_extra(project: dict[str, Any]) -> None:
@@ -78,17 +78,24 @@ def test_all_is_every_extra(project: dict[str, Any]) -> None:
     assert all(extras.values()), "an extra is empty"
 
 
-def test_imports_are_declared_and_declarations_are_imported(project: dict[str, Any], repository: Path) -> None:
+def imported(folder: Path) -> set[str]:
+    """Third-party packages that the sources under a folder import."""
     used: set[str] = set()
-    for path in (repository / "src").rglob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 used |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 used.add(str(node.module).split(".")[0])
-    used = {canonicalize_name(name) for name in used - sys.stdlib_module_names - {"pippin"}}
+    return {canonicalize_name(name) for name in used - sys.stdlib_module_names - {"pippin", "tests", "__future__"}}
+
+
+def test_imports_are_declared_and_declarations_are_imported(project: dict[str, Any], repository: Path) -> None:
     extras = project["optional-dependencies"]
     at_run_time = project["dependencies"] + [r for name in extras.keys() - {"all", "test"} for r in extras[name]]
     declared = {canonicalize_name(Requirement(r).name) for r in at_run_time}
+    for_tests = declared | {canonicalize_name(Requirement(r).name) for r in extras["test"]}
+    used = imported(repository / "src")
     assert used - declared == set(), "imported but not declared"
     assert declared - used == set(), "declared but never imported"
+    assert imported(repository / "tests") - for_tests == set(), "imported by tests but not declared"

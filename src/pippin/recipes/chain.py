@@ -116,7 +116,8 @@ def chain(p: Params) -> dict[str, Stage]:
     )
     continued = Pretrain(train=p.continued, mixture=p.mixtures.continued, model=student, start=distill, **common)
     lengthen = Lengthen(train=p.lengthen, mixture=p.mixtures.lengthen, model=long, start=continued, **common)
-    sft = Sft(train=p.sft, mixture=p.mixtures.sft, model=long, start=lengthen, **common)
+    chat_sources = {"heldout_sources": (*p.heldout_sources, "chat")}
+    sft = Sft(train=p.sft, mixture=p.mixtures.sft, model=long, start=lengthen, **(common | chat_sources))
     a = p.adapters
     summary = Adapter(
         train=p.summary,
@@ -129,7 +130,7 @@ def chain(p: Params) -> dict[str, Stage]:
     )
     compress = Compress(
         tokens=tokens, start=sft, model=long, mixture=p.mixtures.recover, bits_per_weight=p.bits_per_weight, seed=p.seed,
-        heldout_sources=p.heldout_sources,
+        **chat_sources,
     )  # fmt: skip
     recovery = {
         "train": p.recover,
@@ -139,8 +140,8 @@ def chain(p: Params) -> dict[str, Stage]:
         "alpha": a.alpha_per_rank * a.recovery_rank,
         "mode": "windows",
     }
-    recover = Adapter(start=compress, **recovery, **common)
-    control = Adapter(start=sft, **recovery, **common)
+    recover = Adapter(start=compress, **recovery, **(common | chat_sources))
+    control = Adapter(start=sft, **recovery, **(common | chat_sources))
     evaluate = Evaluate(
         tokens=tokens,
         teacher=core,
@@ -150,7 +151,8 @@ def chain(p: Params) -> dict[str, Stage]:
         recovered=recover,
         control=control,
         adapter=summary,
-        trail=(core, prune, distill, continued, lengthen, sft),
+        trail=(core, prune, distill, continued, lengthen, sft, compress, recover, control),
+        heldout_sources=p.heldout_sources,
     )
     return {
         "curate": p.corpus,

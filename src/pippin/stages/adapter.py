@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
 
 from pippin.interop.peft import base_signature, load_adapter, save_adapter
 from pippin.pipeline import Context, Cost, Stage
-from pippin.stages.training import FULL_LOOK_TOKENS, QUICK_LOOK_TOKENS, TrainingStage, next_token_loss
+from pippin.stages.training import TrainingStage
 
 SLOT = 0
 
@@ -34,16 +33,15 @@ class Adapter(TrainingStage):
         for _, linear in model.linears():
             linear.add_adapters(1, self.rank)
             linear.lora_scale.fill_(self.alpha / self.rank)
-        before = self.look(ctx, model, FULL_LOOK_TOKENS)
-        loss = partial(next_token_loss, model, self.train.z_loss, slot=SLOT)
-        self.fit(ctx, model, loss, mode=self.mode, look=partial(self.look, ctx, model, QUICK_LOOK_TOKENS, SLOT))
+        before = self.figures(ctx, model)
+        self.fit(ctx, model, mode=self.mode, slot=SLOT)
         signature = base_signature(ctx.artifact(self.start, "model"))
         save_adapter(model, SLOT, ctx.out("adapter"), signature)
         load_adapter(model, SLOT, ctx.out("adapter"), signature)  # what is measured is what was stored, in 16 bits
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
         ctx.result(
             adapter_parameters=size,
-            **self.look(ctx, model, FULL_LOOK_TOKENS, SLOT),
+            **self.figures(ctx, model, SLOT),
             before=before,
         )
 

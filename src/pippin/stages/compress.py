@@ -13,7 +13,7 @@ from pippin.files import write_json
 from pippin.interop.load import load_model
 from pippin.model.config import ModelConfig
 from pippin.pipeline import Context, Cost, Stage
-from pippin.stages.heldout import heldout
+from pippin.stages.heldout import as_bpb, heldout
 from pippin.stages.tokenize import Tokenize
 from pippin.stages.training import FULL_LOOK_TOKENS
 
@@ -54,7 +54,7 @@ class Compress(Stage):
             parameters=self.model.n_params().total,
             bits_per_weight=size.bits_per_weight,
             bits_per_parameter=size.bits_per_parameter,
-            **heldout(model, tokens, self.heldout_sources, seq_len, FULL_LOOK_TOKENS),
+            **as_bpb(heldout(model, tokens, self.heldout_sources, seq_len, FULL_LOOK_TOKENS)),
         )
 
     def cost(self) -> Cost:

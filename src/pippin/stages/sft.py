@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pippin.pipeline import Context, Stage
-from pippin.stages.heldout import heldout
-from pippin.stages.training import QUICK_LOOK_TOKENS, TrainingStage
+from pippin.stages.training import TrainingStage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +16,5 @@ class Sft(TrainingStage):
 
     def run(self, ctx: Context) -> None:
         model = self.load(ctx, self.start)
-
-        def look() -> dict[str, float]:
-            return heldout(model, self.token_dir(ctx), tuple(self.mixture), self.train.seq_len, QUICK_LOOK_TOKENS)
-
-        self.fit(ctx, model, mode="bins", look=look)
+        self.fit(ctx, model, mode="bins")
         self.save(ctx, model)
-        ctx.result(**look())

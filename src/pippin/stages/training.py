@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,14 @@ from torch import nn
 
 from pippin.data.loader import Batch, Loader
 from pippin.errors import UserError
+from pippin.evaluate.bits_per_byte import BpbResult
 from pippin.interop.hf import save_hf
 from pippin.interop.load import load_model
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Loss, Targets
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage
-from pippin.stages.heldout import heldout
+from pippin.stages.heldout import as_bpb, as_losses, heldout
 from pippin.stages.tokenize import Tokenize
 from pippin.training.loop import LossFunction, TrainSpec, fit
 
@@ -71,8 +71,15 @@ class TrainingStage(Stage):
     def token_dir(self, ctx: Context) -> Path:
         return ctx.artifact(self.tokens, "tokens")
 
-    def look(self, ctx: Context, model: Transformer, max_tokens: int, slot: int | None = None) -> dict[str, float]:
-        """Held-out bits per byte by source, as `bpb_<source>`."""
+    def figures(self, ctx: Context, model: Transformer, slot: int | None = None) -> dict[str, float]:
+        """Held-out bits per byte by source, `bpb_<source>`: the figures at the end of a stage."""
+        return as_bpb(self._heldout(ctx, model, FULL_LOOK_TOKENS, slot))
+
+    def look(self, ctx: Context, model: Transformer, slot: int | None = None) -> dict[str, float]:
+        """Held-out nats per token by source, `loss_<source>`: a quick look while training."""
+        return as_losses(self._heldout(ctx, model, QUICK_LOOK_TOKENS, slot))
+
+    def _heldout(self, ctx: Context, model: Transformer, max_tokens: int, slot: int | None) -> dict[str, BpbResult]:
         sources = self.heldout_sources or tuple(self.mixture)
         return heldout(model, self.token_dir(ctx), sources, self.train.seq_len, max_tokens, slot)
 
@@ -83,21 +90,23 @@ class TrainingStage(Stage):
         loss: LossFunction | None = None,
         module: nn.Module | None = None,
         mode: Literal["windows", "bins"] = "windows",
-        look: Callable[[], dict[str, float]] | None = None,
+        slot: int | None = None,
     ) -> None:
-        """Run the loop: next-token loss on `model` unless told otherwise; `module` holds what is trained."""
+        """Run the loop: next-token loss on `model` (through adapter `slot`) unless told otherwise.
+
+        `module` holds what is trained, if it is more than the model.
+        """
         loader = Loader(
             self.token_dir(ctx), self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode
         )
         ctx.say(loader.describe(self.train.steps))
-        loss = loss or partial(next_token_loss, model, self.train.z_loss)
-        look = look or partial(self.look, ctx, model, QUICK_LOOK_TOKENS)
-        fit(module or model, loss, loader.batch, self.train, ctx, look)
+        loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)
+        fit(module or model, loss, loader.batch, self.train, ctx, partial(self.look, ctx, model, slot))
 
     def save(self, ctx: Context, model: Transformer) -> None:
         """Write the model as a Hugging Face directory and report its size and held-out figures."""
         save_hf(model, ctx.out("model"), ctx.artifact(self.tokens.tokenizer, "tokenizer"))
-        ctx.result(parameters=model.config.n_params().total, **self.look(ctx, model, FULL_LOOK_TOKENS))
+        ctx.result(parameters=model.config.n_params().total, **self.figures(ctx, model))
 
     def cost(self) -> Cost:
         parameters = self.model.n_params().total
