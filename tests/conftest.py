@@ -41,3 +41,15 @@ def test_data() -> Path:
     if not path.is_dir():
         pytest.fail(f"PIPPIN_TEST_DATA={folder}: no such folder")
     return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs of one uninterrupted `pippin run tests/tiny.py`; what it printed is in `output`. Read only: copy it."""
+    from tests.running import TINY, finish
+
+    runs = tmp_path_factory.mktemp("finished") / "runs"
+    outcome = finish("run", TINY, "--runs", runs)
+    assert outcome.code == 0, outcome
+    (runs / "output").write_text(outcome.out, encoding="utf-8")
+    return runs

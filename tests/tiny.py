@@ -14,7 +14,7 @@ OFTEN = {"batch_size": 2, "log_every": 1, "checkpoint_every": 2}
 PARAMS = Params(
     corpus=Curate(
         world_documents=240, world_tasks=240, stdlib_bytes=100_000, instruct_world=240, instruct_python=20,
-        heldout_per_task=2,
+        heldout_per_task=1,
     ),
     vocab_size=384,
     shape=Shape(d_model=32, n_layers=2, n_heads=2, n_kv_heads=1, d_head=16, d_ff=48, student_d_ff=32),

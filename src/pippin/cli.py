@@ -77,7 +77,7 @@ def show(
     """Show a recipe's stages, settings, cost and artifacts; or what one run directory holds."""
     from pippin.model.config import PRESETS
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     if (Path(what) / "stage.json").exists():
         from pippin.files import read_json
 
@@ -117,7 +117,8 @@ def chat(
 @app.command()
 def bench(
     name: Annotated[str, typer.Argument(help=f"One of {', '.join(BENCHES)}.")],
-    out: Annotated[Path | None, typer.Option("--json", help="Also write the result here.")] = None,
+    settings: Annotated[list[str] | None, typer.Argument(help="path=value settings of the bench.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file or folder.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A short trial: shows that it runs, measures little.")] = False,
 ) -> None:
     """Measure, with the peers in the same run."""
@@ -125,10 +126,10 @@ def bench(
         raise UserError(f"bench {name!r}: there is no such bench; choose from {', '.join(BENCHES)}")
     _needs_torch("bench")
     module = importlib.import_module(f"pippin.bench.{name}")
-    result = module.run(quick=quick)
-    result.show()
+    result = module.run(override(module.Params(), settings or []), quick)
+    result.show(Console(highlight=False))
     if out is not None:
-        result.write(out)
+        print(f"written: {result.write(out)}")
 
 
 def _needs_torch(verb: str) -> None:
@@ -226,9 +227,17 @@ def _print_estimate(graph: Graph, pending: list[str], console: Console) -> None:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    for unit, size in (("years", 365.25 * 86_400), ("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _compact(value: float) -> str:
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:,.0f}" if value else ""
 
 
 def _print_parameters(name: str, config: Any, console: Console) -> None:
@@ -246,19 +255,19 @@ def _print_description(recipe: str, graph: Graph, description: dict[str, Any], c
             escape(row["name"]),
             row["state"],
             f"{row['parameters']:,}" if row["parameters"] else "",
-            f"{row['tokens']:,}" if row["tokens"] else "",
+            _compact(row["tokens"]),
             f"{row['flops']:.2g}" if row["flops"] else "",
             ("" if row["state"] == "done" else "~") + _duration(seconds),
             escape(row["directory"]),
         )
-    models = {}
+    models: dict[int, tuple[str, Any]] = {}
     for name in graph.order():
         config = getattr(graph.stages[name], "model", None)
-        if config is not None and hasattr(config, "n_params"):
-            models.setdefault(config, name)
-    for config, name in models.items():
+        if config is not None:
+            models.setdefault(config.n_params().total, (name, config))
+    for name, config in models.values():
         _print_parameters(name, config, console)
-    console.print(table, soft_wrap=False)
+    console.print(table)
     console.print("settings (override with path=value):")
     for path, value in description["settings"].items():
         console.print(f"  {escape(path)}={escape(str(value))}", soft_wrap=True)

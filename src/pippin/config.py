@@ -23,7 +23,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pippin.errors import UserError
 
@@ -74,7 +74,7 @@ def _replace(root: Any, node: Any, path: str, keys: list[str], text: str) -> Any
 
 
 def _parse(hint: Any, path: str, text: str) -> Any:
-    adapter = TypeAdapter(hint)
+    adapter = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
     json_text = "null" if text.strip().lower() == "none" else text
     try:
         if hint is str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -145,7 +146,7 @@ class Context:
         self.dir = graph.directory(graph.stages[name])
         self.screen = screen
         self.results: dict[str, Any] = {}
-        self._board: Any = None
+        self._board: _Board | None = None
 
     def out(self, kind: str) -> Path:
         """The directory for an artifact of this kind (`model`, `tokens`, ...), created when missing."""
@@ -192,9 +193,8 @@ class Context:
             file.write(line + (", " if len(line) > 1 and metrics else "") + body + "\n")
         if step is not None:
             if self._board is None:
-                self._board = _open_board(self.dir / "tensorboard")
-            for key, value in metrics.items():
-                self._board.add_scalar(key, value, step)
+                self._board = _Board(self.dir / "tensorboard")
+            self._board.add(step, metrics)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged at or after `step`: a resumed stage will log it again."""
@@ -203,12 +203,10 @@ class Context:
             kept = [json.dumps(m) + "\n" for m in read_metrics(path) if m.get("step", -1) < step]
             files.write_text(path, "".join(kept))
         shutil.rmtree(self.dir / "tensorboard", ignore_errors=True)
-        if path.exists() and any("step" in m for m in read_metrics(path)):
-            self._board = _open_board(self.dir / "tensorboard")
-            for entry in read_metrics(path):
-                for key, value in entry.items():
-                    if "step" in entry and key != "step":
-                        self._board.add_scalar(key, value, entry["step"])
+        self._board = _Board(self.dir / "tensorboard")
+        for entry in read_metrics(path):
+            if "step" in entry:
+                self._board.add(entry["step"], {key: value for key, value in entry.items() if key != "step"})
 
     def result(self, **values: Any) -> None:
         """Keep JSON-able values as this stage's results (in stage.json, for later stages and reports)."""
@@ -219,17 +217,39 @@ class Context:
             self._board.close()
 
 
-class _NoBoard:
-    def add_scalar(self, *_: Any) -> None: ...
-    def close(self) -> None: ...
+class _Board:
+    """Scalars for TensorBoard, written in this thread: tensorboardX's own thread dies of a full disk, and then the
+    queue in front of it blocks for ever. Without tensorboardX nothing is written; metrics.jsonl has the same numbers."""
 
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._events: Any = None
+        self._flushed_s = 0.0
+        if importlib.util.find_spec("tensorboardX") is not None:
+            from tensorboardX.event_file_writer import EventsWriter
 
-def _open_board(directory: Path) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:  # the base install has no writer; metrics.jsonl holds the same numbers
-        return _NoBoard()
-    return SummaryWriter(str(directory), flush_secs=10)
+            with files.full_disk_is_one_line(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+                self._events = EventsWriter(str(directory / "events"))
+
+    def add(self, step: int, values: Mapping[str, float]) -> None:
+        if self._events is None:
+            return
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        now = time.time()
+        with files.full_disk_is_one_line(self._directory):
+            for key, value in values.items():
+                self._events.write_event(Event(wall_time=now, step=step, summary=scalar(key, value)))
+            if now - self._flushed_s > 10:
+                self._events.flush()
+                self._flushed_s = now
+
+    def close(self) -> None:
+        if self._events is not None:
+            with files.full_disk_is_one_line(self._directory):
+                self._events.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -301,12 +321,8 @@ class Graph:
         directory = self.directory(stage)
         if not (directory / "DONE").exists():
             return False
-        manifest = files.read_json(directory / "DONE")
         self.record(stage)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-            raise _damaged(directory, directory / "DONE", "is not a manifest")
-        _check_version(directory / "DONE", manifest)
-        for relative, (size, _) in manifest["files"].items():
+        for relative, (size, _) in _read_manifest(directory).items():
             path = directory / relative
             if not path.is_file():
                 raise _damaged(directory, path, "is missing")
@@ -318,8 +334,7 @@ class Graph:
         directory = self.directory(stage)
         path = directory / kind
         if path not in self._verified:
-            manifest = files.read_json(directory / "DONE")
-            for relative, (_, digest) in manifest["files"].items():
+            for relative, (_, digest) in _read_manifest(directory).items():
                 if relative.startswith(f"{kind}/"):
                     file = directory / relative
                     if not file.is_file():
@@ -330,12 +345,7 @@ class Graph:
         return path
 
     def record(self, stage: Stage) -> dict[str, Any]:
-        path = self.directory(stage) / "stage.json"
-        record = files.read_json(path)
-        if not isinstance(record, dict) or "id" not in record:
-            raise _damaged(path.parent, path, "is not a stage record")
-        _check_version(path, record)
-        return record
+        return _read_own(self.directory(stage) / "stage.json", "id", "a stage record")
 
     def run(self, targets: Sequence[str], screen: Screen, compile: bool = False) -> list[str]:
         """Run what is not done, upstream first; returns the names of the stages that ran.
@@ -357,6 +367,10 @@ class Graph:
         directory = self.directory(stage)
         directory.mkdir(parents=True, exist_ok=True)
         with _lock(directory):
+            if self.done(stage):  # another process finished it since the list of stages was made
+                return dict(self.record(stage)["results"])
+            for stale in directory.rglob(".*.tmp"):  # what a killed attempt was writing
+                stale.unlink()
             record = {
                 "format_version": FORMAT_VERSION,
                 "name": name,
@@ -377,8 +391,8 @@ class Graph:
                 ctx.close()
             record |= {"seconds": round(time.perf_counter() - start, 3), "results": ctx.results}
             files.write_json(directory / "stage.json", record)
-            shutil.rmtree(directory / "checkpoint", ignore_errors=True)
             files.write_json(directory / "DONE", {"format_version": FORMAT_VERSION, "files": _manifest(directory)})
+            shutil.rmtree(directory / "checkpoint", ignore_errors=True)  # last: until DONE it may still be needed
         return ctx.results
 
 
@@ -412,14 +426,31 @@ def _manifest(directory: Path) -> dict[str, tuple[int, str]]:
     return manifest
 
 
+def _read_manifest(directory: Path) -> dict[str, tuple[int, str]]:
+    """What DONE lists: size and digest by file."""
+    listed = _read_own(directory / "DONE", "files", "a manifest")["files"]
+    entries = listed.values() if isinstance(listed, dict) else [listed]
+    if not all(isinstance(entry, list) and [type(part) for part in entry] == [int, str] for entry in entries):
+        raise _damaged(directory, directory / "DONE", "is not a manifest")
+    return {name: (size, digest) for name, (size, digest) in listed.items()}
+
+
+def _read_own(path: Path, key: str, what: str) -> dict[str, Any]:
+    """A JSON object that we wrote into a run directory and that has `key`."""
+    try:
+        value = files.read_json(path)
+    except UserError as error:
+        raise _damaged(path.parent, path, str(error).removeprefix(f"{path}: ").partition(";")[0]) from None
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if not isinstance(version, int) or key not in value:
+        raise _damaged(path.parent, path, f"is not {what}")
+    if version > FORMAT_VERSION:
+        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}, which this Pippin reads; upgrade it")
+    return dict(value)
+
+
 def _damaged(directory: Path, path: Path, what: str) -> UserError:
     return UserError(f"{path}: {what}; the stage's output is damaged: delete {directory} and run the same command again")
-
-
-def _check_version(path: Path, record: dict[str, Any]) -> None:
-    found = record.get("format_version")
-    if not isinstance(found, int) or found > FORMAT_VERSION:
-        raise UserError(f"{path}: format_version {found!r} is newer than {FORMAT_VERSION}, which this Pippin reads; upgrade it")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 IGNORE = -100
-# Logits held in float32 at a time. Small enough for a processor's cache; at least MIN_CHUNK rows keep products efficient.
+# Logits held in float32 at a time: few enough for a processor's cache, but at least MIN_CHUNK rows for fast products.
 CHUNK_LOGITS = 2**19
 MIN_CHUNK = 256
 
@@ -56,7 +56,7 @@ def linear_cross_entropy(h_BTD: Tensor, weight_VD: Tensor, targets: Targets) -> 
         targets: see `Targets`.
     """
     tokens = targets.tokens_BT.flatten()
-    teacher, teacher_weight = tokens, 0.0
+    teacher, teacher_weight = None, 0.0
     if targets.teacher_BT is not None:
         teacher, teacher_weight = targets.teacher_BT.flatten(), float(targets.teacher_weight)
         teacher = torch.where(teacher == IGNORE, tokens, teacher)
@@ -73,7 +73,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         h: Tensor,
         weight: Tensor,
         tokens: Tensor,
-        teacher: Tensor,
+        teacher: Tensor | None,
         teacher_weight: float,
         z_loss: float,
         with_gradient: bool,
@@ -97,7 +97,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             lse = logits.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()
             true_nll = lse - logits.gather(1, true)
             loss = (1 - teacher_weight) * true_nll + z_loss * lse.square()
-            if teacher_weight:
+            if teacher is not None:
                 taught = teacher[rows].clamp(min=0)[:, None]
                 loss += teacher_weight * (lse - logits.gather(1, taught))
             total += (loss * counted).sum()
@@ -107,7 +107,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             # d loss / d logits = p (1 + 2 z lse) - target distribution
             delta = p.mul_((1 + 2 * z_loss * lse) * counted)
             delta.scatter_add_(1, true, (teacher_weight - 1) * counted)
-            if teacher_weight:
+            if teacher is not None:
                 delta.scatter_add_(1, taught, -teacher_weight * counted)
             delta = delta.to(h.dtype)
             if grad_h is not None:

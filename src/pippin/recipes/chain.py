@@ -6,7 +6,8 @@ overrides: the student's shape, the lengthened RoPE base, the adapters' scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from pippin.model.config import ModelConfig
 from pippin.pipeline import Stage
@@ -21,6 +22,9 @@ from pippin.stages.prune import Prune
 from pippin.stages.sft import Sft
 from pippin.stages.tokenize import Tokenize, TrainTokenizer
 from pippin.training.loop import TrainSpec
+
+
+REAL_SOURCES = ("python", "packages")
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,24 @@ class Params:
     heldout_sources: tuple[str, ...] = field(default=("world", "stdlib"))
 
 
+def own_text(p: Params) -> Params:
+    """With `corpus.folder`, the user's text takes the place of the real text that the recipe came with."""
+    if not p.corpus.folder:
+        return p
+
+    def replaced(mixture: dict[str, float]) -> dict[str, float]:
+        share = sum(weight for source, weight in mixture.items() if source in REAL_SOURCES)
+        kept = {source: weight for source, weight in mixture.items() if source not in REAL_SOURCES}
+        return kept | ({"folder": share} if share else {})
+
+    mixtures = {f.name: replaced(getattr(p.mixtures, f.name)) for f in fields(p.mixtures)}
+    heldout_sources = tuple(dict.fromkeys("folder" if s in REAL_SOURCES else s for s in p.heldout_sources))
+    return replace(p, mixtures=Mixtures(**mixtures), heldout_sources=heldout_sources)
+
+
 def chain(p: Params) -> dict[str, Stage]:
     """The stages in order, by name."""
+    p = own_text(p)
     tokenizer = TrainTokenizer(curate=p.corpus, vocab_size=p.vocab_size)
     tokens = Tokenize(curate=p.corpus, tokenizer=tokenizer)
     s = p.shape
@@ -101,7 +121,7 @@ def chain(p: Params) -> dict[str, Stage]:
     long_base = lengthened_rope_base(s.rope_base, p.continued.seq_len, p.lengthen.seq_len)
     long = replace(student, max_seq_len=p.lengthen.seq_len, rope_base=long_base)
 
-    common = {"tokens": tokens, "seed": p.seed, "heldout_sources": p.heldout_sources}
+    common: dict[str, Any] = {"tokens": tokens, "seed": p.seed, "heldout_sources": p.heldout_sources}
     core = Pretrain(train=p.core, mixture=p.mixtures.core, model=teacher, **common)
     prune = Prune(train=p.prune, mixture=p.mixtures.core, model=teacher, parent=core, d_ff=s.student_d_ff, **common)
     distill = Distill(
@@ -116,7 +136,7 @@ def chain(p: Params) -> dict[str, Stage]:
     )
     continued = Pretrain(train=p.continued, mixture=p.mixtures.continued, model=student, start=distill, **common)
     lengthen = Lengthen(train=p.lengthen, mixture=p.mixtures.lengthen, model=long, start=continued, **common)
-    chat_sources = {"heldout_sources": (*p.heldout_sources, "chat")}
+    chat_sources: dict[str, Any] = {"heldout_sources": (*p.heldout_sources, "chat")}
     sft = Sft(train=p.sft, mixture=p.mixtures.sft, model=long, start=lengthen, **(common | chat_sources))
     a = p.adapters
     summary = Adapter(
@@ -132,7 +152,7 @@ def chain(p: Params) -> dict[str, Stage]:
         tokens=tokens, start=sft, model=long, mixture=p.mixtures.recover, bits_per_weight=p.bits_per_weight, seed=p.seed,
         **chat_sources,
     )  # fmt: skip
-    recovery = {
+    recovery: dict[str, Any] = {
         "train": p.recover,
         "mixture": p.mixtures.recover,
         "model": long,

@@ -9,7 +9,7 @@ from pippin.training.loop import TrainSpec
 
 PARAMS = Params(
     corpus=Curate(
-        world_documents=16_000, world_tasks=16_000, stdlib_bytes=2_000_000, instruct_world=12_000, instruct_python=2_000
+        world_documents=8_000, world_tasks=10_000, stdlib_bytes=1_000_000, instruct_world=12_000, instruct_python=2_000
     ),
     vocab_size=1_024,
     # The report's proportions at width 128: FFN 2.625 d in the student, three times that in the parent (afm 4.25).

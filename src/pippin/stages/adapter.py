@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from pippin.errors import UserError
 from pippin.interop.peft import base_signature, load_adapter, save_adapter
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.training import TrainingStage
@@ -26,6 +27,11 @@ class Adapter(TrainingStage):
     rank: int
     alpha: float
     mode: Literal["windows", "bins"] = "bins"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1 or not self.alpha > 0:
+            raise UserError(f"rank={self.rank}, alpha={self.alpha}: an adapter needs a rank of at least 1 and alpha above 0")
 
     def run(self, ctx: Context) -> None:
         torch.manual_seed(self.seed)

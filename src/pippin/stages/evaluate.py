@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,19 +101,17 @@ class Evaluate(Stage):
         report = ctx.dir / "report" / "report.html"
         files.write_text(out / "summary.txt", summary_text(results, report))
         ctx.result(
-            exact_match=grades["overall"][self._ours(ctx)]["share"],
+            exact_match=grades["overall"]["sft"]["share"],
             recovered_share=recovery["share"],
+            recovery=recovery,
             ngram={source: ngram["bits_per_byte"][source] for source in self.heldout_sources},
             systems={name: p["share"] for name, p in grades["overall"].items()},
         )
 
-    def _ours(self, ctx: Context) -> str:
-        return f"{ctx.label(self.chat)}"
-
     def _ngram(self, ctx: Context) -> dict[str, Any]:
         """A row for the 5-gram, trained on every training token of the sources that the teacher learnt from."""
         tokens = TokenSet(ctx.artifact(self.tokens, "tokens"))
-        start = _clock()
+        start = time.perf_counter()
         model = train_ngram([tokens.open(source, "train") for source in self.teacher.mixture])
         bits = {}
         for source in self.heldout_sources:
@@ -121,7 +120,7 @@ class Evaluate(Stage):
             )
             stream = tokens.open(source, "heldout")
             bits[source] = ngram_bits_per_byte(model, stream, reader.n_documents).bits_per_byte
-        return {"name": "Kneser-Ney 5-gram", "bits_per_byte": bits, "time_s": _clock() - start, "baseline": True}
+        return {"name": "Kneser-Ney 5-gram", "bits_per_byte": bits, "time_s": time.perf_counter() - start, "baseline": True}
 
     def _stage_rows(self, ctx: Context) -> list[dict[str, Any]]:
         rows = []
@@ -206,7 +205,7 @@ class Evaluate(Stage):
         recovered = self._with_adapter(ctx, self.recovered)
         tokenizer = Tokenizer.load(ctx.artifact(self.chat, "model"))
         with ctx.track(5 * len(records) + len(longer)) as bar:
-            answers = {self._ours(ctx): exact_match.chat_answers(chat, tokenizer, records, progress=bar.advance)}
+            answers = {"sft": exact_match.chat_answers(chat, tokenizer, records, progress=bar.advance)}
             answers["compressed"] = exact_match.chat_answers(recovered, tokenizer, records, progress=bar.advance)
             answers["compressed + adapter"] = exact_match.chat_answers(
                 recovered, tokenizer, records, slot=SLOT, progress=bar.advance
@@ -257,12 +256,6 @@ class Evaluate(Stage):
 
     def cost(self) -> Cost:
         return Cost(other_s=15)
-
-
-def _clock() -> float:
-    import time
-
-    return time.perf_counter()
 
 
 def _machine(environment: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from pippin.errors import UserError
 from pippin.pipeline import Context, Stage
 from pippin.stages.training import TrainingStage
 
@@ -16,7 +17,12 @@ def lengthened_rope_base(base: float, trained_len: int, tuned_len: int) -> float
 
     >>> round(lengthened_rope_base(500_000, 8_192, 32_768))
     6315089
+
+    Raises:
+        UserError: a length of 6 or less, for which the rule has no meaning.
     """
+    if min(trained_len, tuned_len) <= 2 * math.pi:
+        raise UserError(f"seq_len={min(trained_len, tuned_len)}: too short for the RoPE rule; give 7 or more")
     return float(base ** (math.log(tuned_len / (2 * math.pi)) / math.log(trained_len / (2 * math.pi))))
 
 

@@ -63,6 +63,8 @@ class TrainingStage(Stage):
         self.train.check()
         if self.train.seq_len > self.model.max_seq_len:
             raise UserError(f"seq_len={self.train.seq_len}: the model's max_seq_len is {self.model.max_seq_len}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed}: must be at least 0 and below 2**63")
 
     def load(self, ctx: Context, stage: Stage) -> Transformer:
         """An upstream stage's model, computing in this stage's type."""

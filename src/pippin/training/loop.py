@@ -50,9 +50,14 @@ class TrainSpec:
 
     def check(self) -> None:
         """Raise UserError for values out of range; called when the graph is built, after all overrides."""
-        for name in ("steps", "batch_size", "seq_len", "log_every", "eval_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "seq_len", "base_width", "log_every", "eval_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not self.lr > 0:
+            raise UserError(f"lr={self.lr}: must be above 0")
+        for name in ("floor", "weight_decay", "z_loss"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 0 and below 1")
         if not 0 <= self.warmup_steps <= self.steps:
             raise UserError(f"warmup_steps={self.warmup_steps}: must lie between 0 and steps={self.steps}")
 
