@@ -13,15 +13,19 @@ help: ## this list
 quickstart: $(VENV)/.installed-run ## grow a small model from raw text, end to end, in a few minutes
 	@$(BIN)/pippin run quickstart
 
-test: lint ## style, types, tests (not the slow ones)
-	@$(BIN)/python -m pytest
-	@$(MAKE) --no-print-directory tools
+# Each check runs and speaks, whatever the one before said; the last line decides.
+test: $(VENV)/.installed-test ## style, types, tests (not the slow ones)
+	@failed=0; \
+	$(BIN)/python -m ruff check . || failed=1; \
+	$(BIN)/python -m mypy || failed=1; \
+	$(BIN)/python -m pytest $(PYTEST_ARGS) || failed=1; \
+	$(MAKE) --no-print-directory tools || failed=1; \
+	exit $$failed
 
-test-all: lint ## the same with the slow tests
-	@$(BIN)/python -m pytest -m "slow or not slow"
-	@$(MAKE) --no-print-directory tools
+test-all: PYTEST_ARGS = -m "slow or not slow"
+test-all: test ## the same with the slow tests
 
-lint: $(VENV)/.installed-test ## ruff and mypy
+lint: $(VENV)/.installed-test ## ruff and mypy alone
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 

@@ -27,13 +27,13 @@ class Outcome(NamedTuple):
     err: str
 
 
-def command(*arguments: str | Path, stdin: str = "") -> Outcome:
+def command(*arguments: str | Path, stdin: bytes = b"") -> Outcome:
     """`pippin ARGUMENTS` in this process; whatever is not a clean exit is raised."""
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with (
         mock.patch.object(sys, "argv", ["pippin", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), "utf-8")),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):

@@ -30,7 +30,15 @@ class Params:
 def test_override_reads_each_kind_of_value_by_its_annotation() -> None:
     p = override(
         Params(),
-        ["core.steps=7", "core.lr=1e-3", "name=a=b", 'packages=["a", "b"]', 'mixture={"w": 2}', "limit=none", "flag=true"],
+        [
+            "core.steps=7",
+            "core.lr=1e-3",
+            "name=a=b",
+            'packages=["a", "b"]',
+            'mixture={"w": 2}',
+            "limit=none",
+            "flag=true",
+        ],
     )
     assert p.core == Train(steps=7, lr=1e-3)
     assert (p.name, p.packages, p.mixture, p.limit, p.flag) == ("a=b", ("a", "b"), {"w": 2.0}, None, True)

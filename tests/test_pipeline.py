@@ -41,7 +41,9 @@ class Join(Stage):
         RAN.append(ctx.name)
         if self.fail:
             raise RuntimeError("boom")
-        text = "".join((ctx.artifact(s, "text") / "a.txt").read_text() for s in (self.left, *self.others, *self.by_name.values()))
+        text = "".join(
+            (ctx.artifact(s, "text") / "a.txt").read_text() for s in (self.left, *self.others, *self.by_name.values())
+        )
         files.write_text(ctx.out("text") / "a.txt", text)
         ctx.result(lengths=[ctx.record(self.left)["results"]["length"]])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,9 @@ def locate(path: Path) -> tuple[Path, Path | None]:
     if (path / "model" / "config.json").is_file():
         return path / "model", None
     if (path / "adapter" / "adapter_config.json").is_file() and (path / "stage.json").is_file():
-        base = files.read_json(path / "stage.json").get("upstream", {}).get("start")
+        record = files.read_json(path / "stage.json")
+        upstream = record.get("upstream") if isinstance(record, dict) else None
+        base = upstream.get("start") if isinstance(upstream, dict) else None
         if isinstance(base, str) and (path.parent / base / "model" / "config.json").is_file():
             return path.parent / base / "model", path / "adapter"
         raise UserError(f"{path}: the model that this adapter belongs to, {base}, is not beside it")
@@ -68,6 +71,8 @@ def talk(path: Path, adapter: Path | None, prompt: str | None, temperature: floa
     model, tokenizer, slot = open_chat(path, adapter)
     console = Console(highlight=False)
     interactive = prompt is None and sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # what is typed or piped in need not be UTF-8
     if interactive:
         size = f"{model.config.n_params().total / 1e6:.1f}M parameters"
         console.print(f"[dim]{escape(str(path))}: {size}; an empty line ends, /new starts over")
@@ -107,9 +112,7 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _fit(
-    model: Transformer, tokenizer: Tokenizer, messages: list[dict[str, str]]
-) -> tuple[list[dict[str, str]], int]:
+def _fit(model: Transformer, tokenizer: Tokenizer, messages: list[dict[str, str]]) -> tuple[list[dict[str, str]], int]:
     """The latest messages that leave room for an answer, oldest turns dropped first, and that room in tokens."""
     while True:
         used = len(render(tokenizer, messages, add_generation_prompt=True).ids) + 1

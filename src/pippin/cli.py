@@ -43,16 +43,22 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None: ...
 
 
 @app.command()
 def run(
     recipe: Annotated[str, typer.Argument(help=f"A shipped recipe ({', '.join(SHIPPED)}) or a path to your own file.")],
-    what: Annotated[list[str] | None, typer.Argument(help="Stages to reach (all, if none), and path=value overrides.")] = None,
+    what: Annotated[
+        list[str] | None, typer.Argument(help="Stages to reach (all, if none), and path=value overrides.")
+    ] = None,
     runs: Runs = Path("runs"),
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile the training steps (worth it for long runs).")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the training steps (worth it for long runs).")
+    ] = False,
 ) -> None:
     """Run a recipe: what is done is skipped, what was cut short is resumed."""
     graph, _ = _graph(recipe, what or [], runs)
@@ -152,11 +158,14 @@ def load_recipe(name: str) -> tuple[Callable[..., dict[str, Stage]], Any]:
             raise UserError(f"{path}: no such recipe file")
         _needs_torch("recipes")
         print(f"note: {path} is a program and runs with your rights", file=sys.stderr)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
+        spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)  # never the name of another module
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        spec.loader.exec_module(module)
+        sys.modules[spec.name] = module
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError as error:
+            raise UserError(f"{error.filename}:{error.lineno}: {error.msg}; mend the recipe") from None
         function = getattr(module, path.stem, None)
         if not callable(function):
             raise UserError(f"{path}: defines no function {path.stem}(params) -> dict of stages")
@@ -164,7 +173,11 @@ def load_recipe(name: str) -> tuple[Callable[..., dict[str, Stage]], Any]:
         import difflib
 
         close = difflib.get_close_matches(name, SHIPPED, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"shipped are {', '.join(SHIPPED)}; or give a path that ends in .py"
+        hint = (
+            f"did you mean {close[0]}?"
+            if close
+            else f"shipped are {', '.join(SHIPPED)}; or give a path that ends in .py"
+        )
         raise UserError(f"recipe {name!r}: not known; {hint}")
     default = next(iter(inspect.signature(function).parameters.values())).default
     if default is inspect.Parameter.empty:
@@ -297,6 +310,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise SystemExit(2) from None
     except Exception as error:
         if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "format_message"):
             print(f"error: {error.format_message()}", file=sys.stderr)

@@ -218,8 +218,10 @@ class Context:
 
 
 class _Board:
-    """Scalars for TensorBoard, written in this thread: tensorboardX's own thread dies of a full disk, and then the
-    queue in front of it blocks for ever. Without tensorboardX nothing is written; metrics.jsonl has the same numbers."""
+    """Scalars for TensorBoard; nothing is written without tensorboardX, and metrics.jsonl has the same numbers.
+
+    Written in this thread: tensorboardX's own thread dies of a full disk, and then the queue before it blocks for ever.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -280,7 +282,9 @@ class Graph:
         for name, stage in self.stages.items():
             for field, parent in upstream(stage).items():
                 if self.id(parent) not in self._names:
-                    raise ValueError(f"stage {name!r}: its field {field!r} holds a stage that the recipe does not return")
+                    raise ValueError(
+                        f"stage {name!r}: its field {field!r} holds a stage that the recipe does not return"
+                    )
 
     def id(self, stage: Stage) -> str:
         return stage_id(stage, self._ids)
@@ -369,8 +373,8 @@ class Graph:
         with _lock(directory):
             if self.done(stage):  # another process finished it since the list of stages was made
                 return dict(self.record(stage)["results"])
-            for stale in directory.rglob(".*.tmp"):  # what a killed attempt was writing
-                stale.unlink()
+            for stale in list(directory.rglob(".*.tmp")):  # what a killed attempt was writing
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
             record = {
                 "format_version": FORMAT_VERSION,
                 "name": name,
@@ -445,12 +449,14 @@ def _read_own(path: Path, key: str, what: str) -> dict[str, Any]:
     if not isinstance(version, int) or key not in value:
         raise _damaged(path.parent, path, f"is not {what}")
     if version > FORMAT_VERSION:
-        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}, which this Pippin reads; upgrade it")
+        raise UserError(f"{path}: format_version {version} is newer than {FORMAT_VERSION}; upgrade Pippin to read it")
     return dict(value)
 
 
 def _damaged(directory: Path, path: Path, what: str) -> UserError:
-    return UserError(f"{path}: {what}; the stage's output is damaged: delete {directory} and run the same command again")
+    return UserError(
+        f"{path}: {what}; the stage's output is damaged: delete {directory} and run the same command again"
+    )
 
 
 @contextmanager

@@ -33,14 +33,17 @@ class Track:
         self._task = self._progress.add_task(escape(description), total=total, completed=initial, shown="")
 
     def advance(self, n: int = 1, **shown: float) -> None:
-        fields = {"shown": "  ".join(f"{k} {v:.4g}" for k, v in shown.items())} if shown else {}
-        self._progress.update(self._task, advance=n, **fields)
+        self._progress.update(self._task, advance=n)
+        if shown:
+            self._progress.update(self._task, shown="  ".join(f"{k} {v:.4g}" for k, v in shown.items()))
 
     def __enter__(self) -> Track:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
 

@@ -187,7 +187,8 @@ def test_the_world_is_narrow_and_stories_differ(documents: list[tuple[str, Split
 
 def test_a_record_is_a_function_of_seed_and_index() -> None:
     """Goldens: a change of these texts is a change of every corpus (raise the stage's version)."""
-    assert world.task_document(0, 1)["text"].split("\n")[0] == "count: scarf spoon -> 2"
+    assert world.task_document(0, 1)["text"].split("\n")[0] == "18 + 3 = 21"
+    assert world.task_document(0, 3)["text"].startswith("Finn sings:\nbear key drum rabbit frog\nbear key")
     assert world.story_document(0, 4)["text"].startswith("Otto is by the river. Anna is in the library.\nQ: Where is")
     assert world.instruction(0, 0, "train")["messages"][0]["content"] == "5 + 9 = ?"
     backwards = [world.story_document(3, i) for i in reversed(range(20))]

@@ -235,4 +235,27 @@ def test_fresh_model_predicts_evenly() -> None:
     model = Transformer(config, torch.float32)
     tokens_BT = torch.randint(0, 512, (4, 32))
     logits = model(tokens_BT)
-    assert 0.5 < float(logits.std()) < 2.0
+    assert 0.5 < float(logits.detach().std()) < 2.0
+
+
+def test_training_and_swapping_keep_one_graph() -> None:
+    model = tiny_model()
+    for _, linear in model.linears():
+        linear.add_adapters(slots=2, rank=3)
+    positions_BT, segments_BT = packed()
+    tokens_BT, targets = random_tokens(), Targets(random_tokens(seed=1), z_loss=1e-3)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for slot in (0, 1, -1):
+            for _, linear in model.linears():
+                A, B = torch.randn(3, linear.in_features), torch.randn(linear.out_features, 3)
+                linear.load_adapter(max(slot, 0), A, B, 0.1)
+            keywords = {"positions_BT": positions_BT, "segment_ids_BT": segments_BT, "targets": targets}
+            keywords["slots_B"] = torch.tensor([slot, 0])
+            loss, expected = compiled(tokens_BT, **keywords), model(tokens_BT, **keywords)
+            torch.testing.assert_close(loss.total, expected.total)
+            weight = model.blocks[0].attention.q.weight
+            gradients = [torch.autograd.grad(result.total, weight) for result in (loss, expected)]
+            torch.testing.assert_close(*gradients)
+    torch.compiler.reset()

@@ -15,7 +15,7 @@ SURFACE = {
     "run": ["RECIPE", "[WHAT]...", "--runs", "--compile"],
     "show": ["WHAT", "[OVERRIDES]...", "--runs", "--json"],
     "chat": ["MODEL", "--adapter", "--prompt", "--temperature", "--max-tokens", "--seed"],
-    "bench": ["NAME", "--json", "--quick"],
+    "bench": ["NAME", "[SETTINGS]...", "--json", "--quick"],
 }
 
 

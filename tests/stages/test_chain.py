@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.running import TINY, artifacts, command, directory, graph, litter, manifest, metrics, record
+from tests.tiny import PARAMS, tiny
 
 from pippin import files
 from pippin.chat import open_chat
@@ -20,8 +22,6 @@ from pippin.interop.load import load_model
 from pippin.interop.peft import base_signature, load_adapter
 from pippin.model.transformer import Transformer
 from pippin.progress import Screen
-from tests.running import TINY, artifacts, command, directory, graph, litter, manifest, metrics, record
-from tests.tiny import PARAMS, tiny
 
 TRAINED = ("core", "prune", "distill", "continued", "lengthen", "sft")
 ADAPTERS = ("summary", "recover", "control")
@@ -50,7 +50,9 @@ def tokens() -> torch.Tensor:
 def test_every_stage_is_done_and_printed_once(finished: Path) -> None:
     stages = list(tiny())
     assert sorted(path.parent.name[:-9] for path in finished.glob("*/DONE")) == sorted(stages)
-    lines = (finished / "output").read_text().splitlines()
+    output = (finished / "output").read_text()
+    assert "\x1b" not in output
+    lines = output.splitlines()
     assert lines[0].startswith(f"{len(stages)} of {len(stages)} stages to do, ")
     assert [line.split()[1] for line in lines if line.startswith("✓")] == stages
     assert [line.split()[1] for line in lines[1 : 1 + len(stages)]] == stages  # not a terminal: one line each, no more
@@ -163,9 +165,8 @@ def test_an_adapter_refuses_another_base(finished: Path) -> None:
     for _, linear in model.linears():
         linear.add_adapters(1, PARAMS.adapters.recovery_rank)
     with pytest.raises(UserError, match="trained on another base"):
-        load_adapter(
-            model, 0, directory(finished, "control") / "adapter", base_signature(directory(finished, "compress") / "model")
-        )
+        signature = base_signature(directory(finished, "compress") / "model")
+        load_adapter(model, 0, directory(finished, "control") / "adapter", signature)
 
 
 # --- what each stage did
@@ -217,7 +218,7 @@ def test_each_stage_starts_from_the_weights_before_it(finished: Path, tmp_path: 
 
 
 def test_training_changed_every_matrix(finished: Path) -> None:
-    for before, after in (("prune", "distill"), ("distill", "continued"), ("continued", "lengthen"), ("lengthen", "sft")):
+    for before, after in zip(TRAINED[1:], TRAINED[2:], strict=False):
         old, new = weights(finished, before), weights(finished, after)
         assert [name for name in new if torch.equal(old[name], new[name])] == [], after
 
@@ -229,7 +230,8 @@ def test_pruning_leaves_the_students_width(finished: Path) -> None:
 
 
 def test_lengthening_grows_the_rope_base_by_the_rule(finished: Path) -> None:
-    before, after = (files.read_json(directory(finished, s) / "model" / "config.json") for s in ("continued", "lengthen"))
+    paths = (directory(finished, stage) / "model" / "config.json" for stage in ("continued", "lengthen"))
+    before, after = map(files.read_json, paths)
     assert (before["rope_theta"], before["max_position_embeddings"]) == (500_000.0, 128)
     ratio = math.log(256 / (2 * math.pi)) / math.log(128 / (2 * math.pi))
     assert after["rope_theta"] == pytest.approx(500_000.0**ratio)

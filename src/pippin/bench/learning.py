@@ -48,7 +48,7 @@ class Params:
     runs: str = "runs"
 
 
-def run(p: Params = Params(), quick: bool = False) -> Result:  # noqa: B008
+def run(p: Params = Params(), quick: bool = False) -> Result:
     """Run the stages that the claims need and compare.
 
     Args:

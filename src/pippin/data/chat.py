@@ -31,7 +31,7 @@ class Rendered(NamedTuple):
 
 def render(
     tokenizer: ChatTokenizer,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, object]],
     add_generation_prompt: bool = False,
     conversation_id: str | None = None,
 ) -> Rendered:

@@ -1,14 +1,14 @@
 """The generated world as documents and instructions: each one a pure function of (seed, index).
 
-Sources: "stories" (stories, some with their summary, and fact sheets with questions and answers) and "tasks"
-(pages of worked exercises). What is held out, and why it is nowhere in training, is said in `world_words`.
+Sources: "stories" (stories, some with their summary, and fact sheets with questions and answers) and "tasks" (songs
+that repeat a line, and pages of worked exercises). What is held out is said in `world_words`.
 """
 
 from __future__ import annotations
 
 from pippin.data.records import HELDOUT_FRACTION, Document, Instruction, Split, fraction_of
 from pippin.data.world_stories import story
-from pippin.data.world_tasks import LENGTH_TASKS, TASKS, exercise, facts
+from pippin.data.world_tasks import LENGTH_TASKS, TASKS, exercise, facts, song
 from pippin.data.world_words import Draw
 
 LICENCE = "none: generated"
@@ -42,8 +42,10 @@ def story_document(seed: int, index: int) -> Document:
 
 
 def task_document(seed: int, index: int) -> Document:
-    """A page of four to eight worked exercises of one task (half of them) or mixed, in plain or in question form."""
+    """A song (1 of 4), or four to eight worked exercises of one task or mixed, in plain or in question form."""
     draw, split = Draw("tasks", seed, index), _side("tasks", seed, index)
+    if draw.below(4) == 0:
+        return _document("tasks", seed, index, song(draw, split), split)
     one = draw.pick(_PLAIN_TASKS) if draw.below(2) else None
     plain = draw.below(2) == 0
     lines = []

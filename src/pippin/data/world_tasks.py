@@ -141,6 +141,16 @@ def form(draw: Draw, split: Split) -> Exercise:
     return _exercise(draw, asks, plain, words, answer, "words")
 
 
+def song(draw: Draw, split: Split) -> str:
+    """Three to eight words sung over and over, a line each time.
+
+    Copying from the context is what all tasks on lists and passages rest on, and a small model finds it several times
+    sooner in text where most tokens can be copied.
+    """
+    line = " ".join(_of_words(draw, split, 3, 4, 5, 6, 7, 8))
+    return "\n".join([f"{draw.pick(NAMES)} sings:"] + [line] * (4 + draw.below(5)))
+
+
 class Fact(NamedTuple):
     """A sentence about one person, its combination, and the questions that it alone answers."""
 

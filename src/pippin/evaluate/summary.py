@@ -37,15 +37,17 @@ def summary_text(results: Mapping[str, Any], report: Path) -> str:
     recovery = results["recovery"]
     if recovery["share"] is not None:
         out.print(
-            f"\nRecovery adapter: compressed {recovery['compressed']:.3f} -> {recovery['compressed_adapter']:.3f}; the float "
-            f"model with the same adapter {recovery['float_adapter']:.3f}: {recovery['share']:.0%} of the gap won back"
+            f"\nRecovery adapter: compressed {recovery['compressed']:.3f} -> {recovery['compressed_adapter']:.3f}; "
+            f"the float model with the same adapter {recovery['float_adapter']:.3f}: {recovery['share']:.0%} of the gap won back"
         )
     out.print("\nExact match on held-out exercises")
     for name, p in results["exact_match"]["overall"].items():
         out.print(f"  {escape(name):<24} {p['share']:6.1%}  ({p['correct']} of {p['total']})")
     out.print("\nThree answers of the low-bit model (the first held-out item of three tasks)")
     for sample in results["samples"]:
-        out.print(textwrap.indent(textwrap.fill(escape(sample["prompt"]), WIDTH - 8), "    ").replace("    ", "  Q ", 1))
+        out.print(
+            textwrap.indent(textwrap.fill(escape(sample["prompt"]), WIDTH - 8), "    ").replace("    ", "  Q ", 1)
+        )
         mark = "right" if sample["right"] else f"expected: {sample['expected']}"
         out.print(f"  A {escape(sample['answer'])}  ({escape(mark)})")
     total = sum(row["seconds"] for row in results["times"]) or 1.0

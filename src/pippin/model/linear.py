@@ -10,8 +10,6 @@ from torch.nn import functional as F
 
 from pippin.model import codes as code_layout
 
-GROUP_ROWS = 16  # output rows that share one table (report section 5.1)
-
 
 class Linear(nn.Linear):
     """y = x W^T + scale * B (A x), no bias; a subclass of nn.Linear, as tensor-parallel styles demand.
@@ -79,7 +77,7 @@ class Linear(nn.Linear):
         if self.codes is None:
             return self.weight
         indices = code_layout.unpack(self.codes, self.bits, self.out_features, self.in_features)
-        tables = self.table.repeat_interleave(GROUP_ROWS, dim=0)[: self.out_features]
+        tables = self.table.repeat_interleave(code_layout.GROUP_ROWS, dim=0)[: self.out_features]
         return torch.gather(tables, 1, indices.long()) * self.scale[:, None]
 
     @torch.no_grad()
@@ -92,12 +90,11 @@ class Linear(nn.Linear):
             scale: [out], multiplies each row.
             bits: 4 or 2.
         """
-        groups = -(-self.out_features // GROUP_ROWS)
-        blocks = -(-self.in_features // (32 // bits))
-        if codes.dtype != torch.uint8 or tuple(codes.shape) != (groups, blocks, 64):
-            raise ValueError(f"codes: {codes.dtype} {tuple(codes.shape)}, expected uint8 {(groups, blocks, 64)}")
-        if tuple(table.shape) != (groups, 2**bits):
-            raise ValueError(f"table: {tuple(table.shape)}, expected {(groups, 2**bits)}")
+        expected = code_layout.codes_shape(bits, self.out_features, self.in_features)
+        if codes.dtype != torch.uint8 or tuple(codes.shape) != expected:
+            raise ValueError(f"codes: {codes.dtype} {tuple(codes.shape)}, expected uint8 {expected}")
+        if tuple(table.shape) != (expected[0], 2**bits):
+            raise ValueError(f"table: {tuple(table.shape)}, expected {(expected[0], 2**bits)}")
         if tuple(scale.shape) != (self.out_features,):
             raise ValueError(f"scale: {tuple(scale.shape)}, expected {(self.out_features,)}")
         self.bits = bits

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+# Opaque to the compiler, which would compute sines anew for every head of every layer.
+@torch.library.custom_op("pippin::rope_tables", mutates_args=())
 def rope_tables(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * base^(-2i/d_head), float32, for both halves of a head.
 
@@ -25,6 +27,12 @@ def rope_tables(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Te
     angles = positions.to(torch.float64)[..., None, None] * base**-exponents
     cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+@rope_tables.register_fake
+def _(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Tensor]:
+    shape = (*positions.shape, 1, d_head)
+    return positions.new_empty(shape, dtype=torch.float32), positions.new_empty(shape, dtype=torch.float32)
 
 
 def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from pippin.stages.sft import Sft
 from pippin.stages.tokenize import Tokenize, TrainTokenizer
 from pippin.training.loop import TrainSpec
 
-
 REAL_SOURCES = ("python", "packages")
 
 
@@ -149,9 +148,14 @@ def chain(p: Params) -> dict[str, Stage]:
         **(common | {"heldout_sources": tuple(p.mixtures.summary)}),
     )
     compress = Compress(
-        tokens=tokens, start=sft, model=long, mixture=p.mixtures.recover, bits_per_weight=p.bits_per_weight, seed=p.seed,
+        tokens=tokens,
+        start=sft,
+        model=long,
+        mixture=p.mixtures.recover,
+        bits_per_weight=p.bits_per_weight,
+        seed=p.seed,
         **chat_sources,
-    )  # fmt: skip
+    )
     recovery: dict[str, Any] = {
         "train": p.recover,
         "mixture": p.mixtures.recover,

@@ -6,6 +6,8 @@ default is only what every installation has; 6.3T tokens are yours to bring.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pippin.model.config import PRESETS
 from pippin.pipeline import Stage
 from pippin.recipes.chain import AdapterParams, Mixtures, Params, Shape, chain
@@ -14,7 +16,7 @@ from pippin.training.loop import TrainSpec
 
 _SHAPE = PRESETS["afm-on-device"]
 _TEXT = {"python": 1.0}
-_RARELY = {"log_every": 100, "eval_every": 5_000, "checkpoint_every": 1_000}
+_RARELY: dict[str, Any] = {"log_every": 100, "eval_every": 5_000, "checkpoint_every": 1_000}
 
 PARAMS = Params(
     corpus=Curate(stdlib_bytes=20_000_000, instruct_python=10_000),
@@ -44,7 +46,14 @@ PARAMS = Params(
     distill=TrainSpec(steps=750_000, batch_size=2_048, seq_len=4_096, warmup_steps=5_000, **_RARELY),  # 4.27
     # 4.1-4.8: 1T tokens, length 8,192, peak 3e-4 to 0.001 of it, decay 1e-5. Rows as in core (ours).
     continued=TrainSpec(
-        steps=59_605, batch_size=2_048, seq_len=8_192, lr=3e-4, warmup_steps=1_000, floor=0.001, weight_decay=1e-5, **_RARELY
+        steps=59_605,
+        batch_size=2_048,
+        seq_len=8_192,
+        lr=3e-4,
+        warmup_steps=1_000,
+        floor=0.001,
+        weight_decay=1e-5,
+        **_RARELY,
     ),
     # 100B tokens, length 32,768.
     lengthen=TrainSpec(

@@ -31,7 +31,9 @@ class Adapter(TrainingStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.rank < 1 or not self.alpha > 0:
-            raise UserError(f"rank={self.rank}, alpha={self.alpha}: an adapter needs a rank of at least 1 and alpha above 0")
+            raise UserError(
+                f"rank={self.rank}, alpha={self.alpha}: an adapter needs a rank of at least 1 and alpha above 0"
+            )
 
     def run(self, ctx: Context) -> None:
         torch.manual_seed(self.seed)

@@ -24,8 +24,8 @@ class Curate(Stage):
 
     Attributes:
         seed: of the generated world.
-        world_documents: stories and fact sheets (source "stories", about 240 bytes each).
-        world_tasks: pages of worked exercises (source "tasks", about 290 bytes each).
+        world_documents: stories and fact sheets (source "stories", about 225 bytes each).
+        world_tasks: songs and pages of worked exercises (source "tasks", about 245 bytes each).
         stdlib_bytes: most bytes of the running interpreter's library (source "python").
         packages, package_bytes: installed distributions and most bytes of them (source "packages").
         folder: a user's own text (source "folder"): a file or folder of text files, .jsonl or .parquet.
@@ -34,7 +34,7 @@ class Curate(Stage):
         heldout_per_task: most held-out instructions of each task.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     seed: int = 0
     world_documents: int = 0
@@ -71,7 +71,7 @@ class Curate(Stage):
         return found
 
     def cost(self) -> Cost:
-        made = 240 * self.world_documents + 290 * self.world_tasks
+        made = 225 * self.world_documents + 245 * self.world_tasks
         real = self.stdlib_bytes + self.package_bytes
         return Cost(bytes=made + real, other_s=1 + made / 3e6 + real / 2e6)
 

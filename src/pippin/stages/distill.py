@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from pippin.data.loader import Batch
+from pippin.errors import UserError
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Loss, Targets
 from pippin.model.transformer import Transformer
@@ -37,6 +38,11 @@ class Distill(TrainingStage):
     teacher: Stage
     teacher_model: ModelConfig
     teacher_weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.teacher_weight <= 1:
+            raise UserError(f"teacher_weight={self.teacher_weight}: must lie between 0 and 1")
 
     def run(self, ctx: Context) -> None:
         student, teacher = self.load(ctx, self.start), self.load(ctx, self.teacher).requires_grad_(False)

@@ -72,7 +72,9 @@ class Evaluate(Stage):
             },
             "texts": {source: f"held-out {source}" for source in self.heldout_sources},
             "stages": [*self._stage_rows(ctx), ngram],
-            "curves": [self._curve(ctx, stage) for stage in self.trail if (ctx.directory(stage) / "metrics.jsonl").exists()],
+            "curves": [
+                self._curve(ctx, stage) for stage in self.trail if (ctx.directory(stage) / "metrics.jsonl").exists()
+            ],
             "sizes": self._sizes(ctx),
             "recovery": recovery,
             "exact_match": grades,
@@ -120,7 +122,12 @@ class Evaluate(Stage):
             )
             stream = tokens.open(source, "heldout")
             bits[source] = ngram_bits_per_byte(model, stream, reader.n_documents).bits_per_byte
-        return {"name": "Kneser-Ney 5-gram", "bits_per_byte": bits, "time_s": time.perf_counter() - start, "baseline": True}
+        return {
+            "name": "Kneser-Ney 5-gram",
+            "bits_per_byte": bits,
+            "time_s": time.perf_counter() - start,
+            "baseline": True,
+        }
 
     def _stage_rows(self, ctx: Context) -> list[dict[str, Any]]:
         rows = []
@@ -259,7 +266,8 @@ class Evaluate(Stage):
 
 
 def _machine(environment: dict[str, Any]) -> str:
-    return f"{environment['machine']}, {environment['cores']} cores, Python {environment['python']}, torch {environment['torch']}"
+    e = environment
+    return f"{e['machine']}, {e['cores']} cores, Python {e['python']}, torch {e['torch']}"
 
 
 def _weights_bytes(directory: Path) -> int:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from pippin.data.loader import Batch, Loader
+from pippin.data.packing import TokenSet
 from pippin.errors import UserError
 from pippin.evaluate.bits_per_byte import BpbResult
 from pippin.interop.hf import save_hf
@@ -98,8 +99,11 @@ class TrainingStage(Stage):
 
         `module` holds what is trained, if it is more than the model.
         """
+        tokens = self.token_dir(ctx)
+        for source in self.heldout_sources or self.mixture:
+            TokenSet(tokens).open(source, "heldout")  # a missing one is known now, not at the first look
         loader = Loader(
-            self.token_dir(ctx), self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode
+            tokens, self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode
         )
         ctx.say(loader.describe(self.train.steps))
         loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)

@@ -56,7 +56,7 @@ def save(directory: str | Path, step: int, tensors: Mapping[str, torch.Tensor], 
 def load_latest(directory: str | Path) -> tuple[State | None, list[Path]]:
     """The newest state that passes its digest (None when there is none), and the damaged ones that were set aside."""
     directory = Path(directory)
-    quarantined = []
+    quarantined: list[Path] = []
     for path in reversed(_steps(directory)):
         try:
             meta = files.read_json(path / "state.json")

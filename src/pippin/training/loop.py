@@ -13,7 +13,8 @@ from torch import nn
 
 from pippin.data.loader import Batch
 from pippin.errors import UserError
-from pippin.model.transformer import Loss, Transformer
+from pippin.model.cross_entropy import Loss
+from pippin.model.transformer import Transformer
 from pippin.pipeline import Context
 from pippin.training import checkpoint
 from pippin.training.optimizer import RMSPropMomentum, param_groups
@@ -102,10 +103,8 @@ def fit(
         UserError: the loss is not finite for many steps on end, or a batch has no target.
     """
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = RMSPropMomentum(
-        param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay
-    )
-    names = {parameter: name for name, parameter in parameters.items()}
+    optimizer = RMSPropMomentum(param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay)
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     start, applied = _restore(module, parameters, optimizer, ctx)
     if ctx.compile:
         for part in module.modules():
@@ -118,7 +117,9 @@ def fit(
             batch = batches(step)
             loss = loss_function(batch, step)
             if loss.count == 0:
-                raise UserError(f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}")
+                raise UserError(
+                    f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}"
+                )
             (loss.total / loss.count).backward()
             info = optimizer.step(spec.multiplier(applied))
             optimizer.zero_grad(set_to_none=True)
@@ -155,7 +156,7 @@ def _finite(value: float) -> float:
 
 def _save(
     parameters: dict[str, nn.Parameter],
-    names: dict[nn.Parameter, str],
+    names: dict[torch.Tensor, str],
     optimizer: RMSPropMomentum,
     ctx: Context,
     step: int,
