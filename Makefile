@@ -4,6 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --constraint constraints.txt
 
+# Tests that need a system tool skip themselves without it; here it is said aloud, and with CI set it fails.
+define CHECK_TOOLS
+{ missing=0; \
+  need() { what=$$1; shift; for tool in "$$@"; do command -v "$$tool" >/dev/null 2>&1 && return; done; \
+    echo "missing: $$1 ($$what); tests that need it were skipped"; missing=1; }; \
+  need "compiled models" $(CXX) clang++; \
+  need "checkout and change checks" git; \
+  need "pages in a browser" chromium chromium-browser google-chrome; \
+  test $$missing = 0 -o -z "$(CI)"; }
+endef
+
 .PHONY: help quickstart test test-all lint tools clean
 .DEFAULT_GOAL := help
 
@@ -19,7 +30,7 @@ test: $(VENV)/.installed-test ## style, types, tests (not the slow ones)
 	$(BIN)/python -m ruff check . || failed=1; \
 	$(BIN)/python -m mypy || failed=1; \
 	$(BIN)/python -m pytest $(PYTEST_ARGS) || failed=1; \
-	$(MAKE) --no-print-directory tools || failed=1; \
+	$(CHECK_TOOLS) || failed=1; \
 	exit $$failed
 
 test-all: PYTEST_ARGS = -m "slow or not slow"
@@ -29,15 +40,8 @@ lint: $(VENV)/.installed-test ## ruff and mypy alone
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
 
-# Tests that need a system tool skip themselves without it; here it is said aloud, and with CI set it fails.
-tools:
-	@missing=0; \
-	need() { what=$$1; shift; for tool in "$$@"; do command -v "$$tool" >/dev/null 2>&1 && return; done; \
-	  echo "missing: $$1 ($$what); tests that need it were skipped"; missing=1; }; \
-	need "compiled models" $(CXX) clang++; \
-	need "checkout and change checks" git; \
-	need "pages in a browser" chromium chromium-browser google-chrome; \
-	test $$missing = 0 -o -z "$(CI)"
+tools: ## say which system tools are missing
+	@$(CHECK_TOOLS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

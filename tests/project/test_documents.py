@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shlex
 import subprocess
@@ -39,7 +40,10 @@ def commands(text: str) -> list[str]:
 
 def behind_make(line: str) -> str:
     """The command that a make target ends with."""
-    plan = subprocess.run([*line.split()[:1], "-n", *line.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+    # The flags of the make that runs this test are not for this one.
+    environment = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+    arguments = ["make", "-n", *line.split()[1:]]
+    plan = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert plan.returncode == 0, plan.stderr
     return plan.stdout.strip().splitlines()[-1].removeprefix(".venv/bin/")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from pippin import __version__
-from pippin.cli import app
+from pippin.cli import BENCHES, SHIPPED, app
 
 SURFACE = {
     "run": ["RECIPE", "[WHAT]...", "--runs", "--compile"],
@@ -39,6 +40,13 @@ def test_every_verb_and_option_has_a_line_of_help() -> None:
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"
+
+
+def test_every_shipped_name_exists(repository: Path) -> None:
+    package = repository / "src" / "pippin"
+    missing = [name for name in SHIPPED if not (package / "recipes" / f"{name}.py").is_file()]
+    missing += [name for name in BENCHES if not (package / "bench" / f"{name}.py").is_file()]
+    assert missing == []
 
 
 def pippin(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ OWN_SOURCE = ("describe", "docstring", "summary")  # instruction tasks that mixt
 class TrainTokenizer(Stage):
     """SentencePiece BPE: split digits, byte fallback, no normalisation (afm 3.19-3.21), on the training split only.
 
-    `sample_bytes` of text are read, each source in proportion to its size.
+    `sample_bytes` of text are read, each source in proportion to its size, and a tenth as much of conversations.
     """
 
     curate: Curate
@@ -41,7 +42,8 @@ class TrainTokenizer(Stage):
         }
         share = min(1.0, self.sample_bytes / max(1, sum(sizes.values())))
         texts = (text for source, size in sizes.items() for text in _first(directory, source, int(share * size) + 1))
-        tokenizer = train_tokenizer(texts, ctx.out("tokenizer"), self.vocab_size)
+        spoken = _spoken(ctx.artifact(self.curate, "instruct"), self.sample_bytes // 10)
+        tokenizer = train_tokenizer(itertools.chain(texts, spoken), ctx.out("tokenizer"), self.vocab_size)
         ctx.result(vocab_size=tokenizer.vocab_size)
 
     def cost(self) -> Cost:
@@ -55,6 +57,18 @@ def _first(directory: Path, source: str, chars: int) -> Iterator[str]:
             return
         chars -= len(document["text"])
         yield document["text"]
+
+
+def _spoken(directory: Path, chars: int) -> Iterator[str]:
+    """Messages of training conversations: in them a word often comes first, without the space before it."""
+    if not any(directory.glob("*.train.jsonl")):
+        return
+    for record in instruct.read(directory, "train"):
+        for message in record["messages"]:
+            if chars <= 0:
+                return
+            chars -= len(message["content"])
+            yield message["content"]
 
 
 @dataclass(frozen=True, kw_only=True)
