@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from pippin import files
 
 FORMAT_VERSION = 1
@@ -168,6 +172,21 @@ class Result:
             "rows": self.rows,
             "ratios": self.ratios,
         }
+
+    def show(self, console: Console) -> None:
+        """Print the rows, then the aims with what was reached."""
+        rows = Table("case", "system", "metric", "value", "low", "high", "unit", box=None, pad_edge=False)
+        for row in self.rows:
+            numbers = ("" if row[key] is None else f"{row[key]:,.4g}" for key in ("value", "low", "high"))
+            rows.add_row(*(escape(row[key]) for key in ("case", "system", "metric")), *numbers, escape(row["unit"]))
+        console.print(rows)
+        aims = Table("case", "metric", "versus", "value", "aim", "met", box=None, pad_edge=False)
+        for ratio in self.ratios:
+            value = "not measured" if ratio["value"] is None else f"{ratio['value']:.4g}"
+            met = "yes" if ratio["met"] else f"no {ratio['reason']}".strip()
+            names = (escape(ratio[key]) for key in ("case", "metric", "versus"))
+            aims.add_row(*names, value, f"{ratio['direction']} {ratio['aim']:g}", escape(met))
+        console.print(aims)
 
     def write(self, path: str | Path) -> Path:
         """Write the result to `path`; a directory gets `<bench>.<hardware>.json` inside. Returns the file's path."""

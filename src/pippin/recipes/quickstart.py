@@ -16,22 +16,22 @@ PARAMS = Params(
     # Heads of 64 and a short RoPE base: with QK-norm a head's logits are at most sqrt(d_head), and copying from the
     # context, which most exercises need, was learnt much later with heads of 32 and a base of 500,000 (docs/LOG.md).
     shape=Shape(
-        d_model=128, n_layers=4, n_heads=2, n_kv_heads=2, d_head=64, d_ff=1_008, student_d_ff=336, rope_base=10_000
+        d_model=128, n_layers=3, n_heads=2, n_kv_heads=2, d_head=64, d_ff=1_008, student_d_ff=336, rope_base=10_000
     ),
     mixtures=Mixtures(
         core={"stories": 0.25, "tasks": 0.6, "python": 0.15},
         continued={"stories": 0.25, "tasks": 0.6, "python": 0.15},
         lengthen={"stories": 0.25, "tasks": 0.6, "python": 0.15},
-        sft={"chat": 0.7, "chat-summary": 0.1, "chat-describe": 0.05, "stories": 0.1, "tasks": 0.05},
+        sft={"chat": 0.65, "chat-summary": 0.1, "chat-describe": 0.05, "stories": 0.05, "tasks": 0.05, "python": 0.1},
         summary={"chat-summary": 0.5, "chat-docstring": 0.5},
         recover={"stories": 0.2, "tasks": 0.2, "python": 0.2, "chat": 0.4},
     ),
-    core=TrainSpec(steps=800, batch_size=8, seq_len=128, lr=0.005, warmup_steps=40),
+    core=TrainSpec(steps=1_000, batch_size=8, seq_len=128, lr=0.005, warmup_steps=40),
     prune=TrainSpec(steps=100, batch_size=8, seq_len=128, lr=0.002, warmup_steps=5),
     distill=TrainSpec(steps=300, batch_size=8, seq_len=128, lr=0.003, warmup_steps=10),
     continued=TrainSpec(steps=120, batch_size=8, seq_len=256, lr=0.002, warmup_steps=10, floor=0.1, weight_decay=1e-5),
     lengthen=TrainSpec(steps=30, batch_size=4, seq_len=512, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
-    sft=TrainSpec(steps=850, batch_size=8, seq_len=192, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5),
+    sft=TrainSpec(steps=1_000, batch_size=8, seq_len=192, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5),
     summary=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
     recover=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
     adapters=AdapterParams(task_rank=4, recovery_rank=4),
