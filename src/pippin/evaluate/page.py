@@ -6,13 +6,14 @@ order of their dicts.
 
     header      {"recipe", "date", "commit", "machine": str, "total_s": number, "version": str, "note": str}
     texts       {key: description}; what bits per byte are measured on, such as {"a": "held-out stories"}
-    stages      [{"name": str, "parameters": int, "bits_per_weight": number,
+    stages      [{"name": str, "parameters": int, "bits_per_weight": number, "bits_whole_file": number,
                   "bits_per_byte": {key of texts: number}, "time_s": number, "baseline": bool}]
                 the last is true for what was not grown here, such as the 5-gram; such rows stand below a line
     curves      [{"stage": str, "unit": str, "train": [[step, loss]], "heldout": {series: [[step, loss]]}}]
                 one chart a stage; all values of a chart in its unit ("nats per token" unless said otherwise)
     sizes       [{"name": str, "mb": number, "bits_per_byte": number, "kind": str}]; mb: of the whole file, in 10^6
                 bytes; kind: "float" | "compressed" | "recovered" (compressed with its adapter) | "control"
+    sizes_unit  str: what their bits per byte are of; the first of texts, if it is missing
     recovery    {"float_adapter", "compressed", "compressed_adapter": number, "unit": str}
                 bits per byte of the float model with the same adapter, of the compressed model alone, and of the
                 compressed model with its recovery adapter; unit: "bits per byte on (a)" unless said otherwise
@@ -141,7 +142,7 @@ def _tiles(results: Results) -> Markup | None:
     first = next(iter(texts), None)
     measured: list[tuple[float, bool, str]] = []
     for stage in _rows(results, "stages"):
-        value = _part(stage, "bits_per_byte").get(first)
+        value = _part(stage, "bits_per_byte").get(first or "")
         if is_number(value):
             measured.append((value, bool(stage.get("baseline")), str(stage.get("name"))))
     ours = min((m for m in measured if not m[1]), default=None)
@@ -180,7 +181,7 @@ def _stages(results: Results) -> Section | None:
     stages, texts = _rows(results, "stages"), _texts(results)
     if not stages:
         return None
-    head = ["stage", "parameters", "bits per weight", *(f"bits per byte ({key})" for key in texts), "time"]
+    head = ["stage", "parameters", "bits per weight", "whole file", *(f"bits per byte ({key})" for key in texts), "time"]
 
     def row(stage: dict[str, Any]) -> list[Child]:
         bits = _part(stage, "bits_per_byte")
@@ -188,6 +189,7 @@ def _stages(results: Results) -> Section | None:
             str(stage.get("name", MISSING)),
             compact(stage.get("parameters")),
             decimals(stage.get("bits_per_weight"), 2),
+            decimals(stage.get("bits_whole_file"), 2),
             *(decimals(bits.get(key), 3) for key in texts),
             duration(stage.get("time_s")),
         ]
@@ -202,7 +204,8 @@ def _stages(results: Results) -> Section | None:
             [
                 _p(
                     "Bits per byte: how many bits the model needs for each byte of text that it has not seen. "
-                    "Lower is better. ",
+                    "Lower is better. Bits per weight are those of the projections with their tables and scales; the whole "
+                    "file has the embedding, the norms and the adapter too, per parameter of the model. ",
                     "; ".join(described) + "." if described else None,
                     class_="lead",
                 ),
@@ -224,7 +227,7 @@ def _curves(results: Results) -> Section | None:
             figures.append(element("figure", element("figcaption", stage), chart))
     if not figures:
         return None
-    legend = [("training, each log line", None, "raw"), ("training, smoothed", None, "smooth")]
+    legend: list[tuple[str, int | None, str]] = [("training, each log line", None, "raw"), ("training, smoothed", None, "smooth")]
     legend += [(name, number, f"mark s{number % 6}") for number, name in enumerate(names, 1)]
     return (
         "loss",
@@ -244,9 +247,9 @@ def _sizes(results: Results) -> Section | None:
         charts.Dot(str(s.get("name", "")), s.get("mb", 0), s.get("bits_per_byte", 0), _KINDS.get(s.get("kind", ""), 0))
         for s in sizes
     ]
-    key = next(iter(_texts(results)), "a")
+    unit = str(results.get("sizes_unit") or f"bits per byte ({next(iter(_texts(results)), 'a')})")
     title = "Size of each model's file against bits per byte"
-    chart = charts.scatter(title, "whole file, MB (logarithmic)", f"bits per byte ({key})", dots)
+    chart = charts.scatter(title, "whole file, MB (logarithmic)", unit, dots)
     if chart is None:
         return None
     head = ["model", "MB", "bits per byte"]

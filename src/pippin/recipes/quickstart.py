@@ -23,7 +23,7 @@ PARAMS = Params(
         continued={"stories": 0.25, "tasks": 0.6, "python": 0.15},
         lengthen={"stories": 0.25, "tasks": 0.6, "python": 0.15},
         sft={"chat": 0.65, "chat-summary": 0.1, "chat-describe": 0.05, "stories": 0.05, "tasks": 0.05, "python": 0.1},
-        summary={"chat-summary": 0.5, "chat-docstring": 0.5},
+        summary={"chat-summary": 1.0},
         recover={"stories": 0.2, "tasks": 0.2, "python": 0.2, "chat": 0.4},
     ),
     core=TrainSpec(steps=1_000, batch_size=8, seq_len=128, lr=0.005, warmup_steps=40),

@@ -76,6 +76,7 @@ class Evaluate(Stage):
                 self._curve(ctx, stage) for stage in self.trail if (ctx.directory(stage) / "metrics.jsonl").exists()
             ],
             "sizes": self._sizes(ctx),
+            "sizes_unit": f"bits per byte, mean of {', '.join(self.heldout_sources)}",
             "recovery": recovery,
             "exact_match": grades,
             "samples": samples,

@@ -12,8 +12,10 @@ from torch import nn
 
 from pippin.data.loader import Batch, Loader
 from pippin.data.packing import TokenSet
+from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.evaluate.bits_per_byte import BpbResult
+from pippin.files import write_json
 from pippin.interop.hf import save_hf
 from pippin.interop.load import load_model
 from pippin.model.config import ModelConfig
@@ -111,7 +113,11 @@ class TrainingStage(Stage):
 
     def save(self, ctx: Context, model: Transformer) -> None:
         """Write the model as a Hugging Face directory and report its size and held-out figures."""
-        save_hf(model, ctx.out("model"), ctx.artifact(self.tokens.tokenizer, "tokenizer"))
+        directory = ctx.artifact(self.tokens.tokenizer, "tokenizer")
+        save_hf(model, ctx.out("model"), directory)
+        tokenizer = Tokenizer.load(directory)  # so that other tools' `generate` stops where a turn ends
+        ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.end_id], "pad_token_id": tokenizer.pad_id}
+        write_json(ctx.out("model") / "generation_config.json", ends)
         ctx.result(parameters=model.config.n_params().total, **self.figures(ctx, model))
 
     def cost(self) -> Cost:

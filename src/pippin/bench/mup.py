@@ -1,0 +1,199 @@
+"""Simplified muP at work: the best learning rate of a narrow model, is it the best of one four times as wide?
+
+Both widths learn the same small language: 8 symbols, each decided by the three before it through one fixed random
+table, so that the layers' matrices, whose updates muP scales, have to do the work. Fresh batches, one learning rate
+after a warmup, so that a rate which is too high is not mended by a late decay; held-out cross-entropy at the end, the
+mean over seeds, on a grid of learning rates of factor 2. The base width is the narrow one: muP leaves it as it is.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pippin import files
+from pippin.bench.result import Result
+from pippin.errors import UserError
+from pippin.model.config import ModelConfig
+from pippin.model.cross_entropy import Loss, Targets
+from pippin.model.transformer import Transformer
+from pippin.progress import Screen
+from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.training.schedule import constant
+
+VOCAB_SIZE, ORDER, SEQ_LEN = 8, 3, 16
+HELDOUT_ROWS = 128
+D_HEAD = 16
+WITH, WITHOUT = "muP", "no muP"
+
+
+@dataclass(frozen=True)
+class Params:
+    """Settings of the bench. The grid is 2^low, 2^(low + 1) ... 2^high; `svg` is a file for the picture, if given."""
+
+    narrow: int = 32
+    wide: int = 128
+    n_layers: int = 3
+    steps: int = 80
+    warmup_steps: int = 8
+    batch_size: int = 32
+    low: int = -10
+    high: int = -3
+    seeds: int = 3
+    svg: str = ""
+
+
+Curve = dict[int, list[float]]  # exponent of the learning rate -> held-out loss of each seed
+
+
+def run(params: Params = Params(), quick: bool = False) -> Result:
+    """Train all widths, rates and seeds; 3 to 4 minutes of one core.
+
+    Args:
+        quick: three rates, one seed, few steps: shows that it runs, measures nothing.
+    Raises:
+        UserError: widths do not make heads, or the grid is empty.
+    """
+    if quick:
+        params = Params(steps=3, warmup_steps=1, seeds=1, low=-7, high=-5, svg=params.svg)
+    for name in ("narrow", "wide"):
+        if getattr(params, name) % (2 * D_HEAD) or getattr(params, name) < 2 * D_HEAD:
+            raise UserError(f"{name}: value {getattr(params, name)}: must be a multiple of {2 * D_HEAD}")
+    if params.high < params.low or params.seeds < 1:
+        raise UserError(f"high: value {params.high}: must be at least low ({params.low}), and seeds at least 1")
+    curves = measure(params)
+    result = Result("mup")
+    for (width, system), curve in curves.items():
+        for exponent, losses in curve.items():
+            metric = f"held-out loss at lr 2^{exponent}"
+            result.row(f"d_model {width}", system, metric, statistics.mean(losses), "nats", min(losses), max(losses))
+        result.row(f"d_model {width}", system, "log2 of the best lr", best(curve), "1")
+    start = best(curves[params.narrow, WITH])
+    case = f"d_model {params.narrow} to {params.wide}"
+    for system, direction, aim in ((WITH, "<=", 1), (WITHOUT, ">=", 2)):
+        end = best(curves[params.wide, system])
+        edge = {start, end} & {params.low, params.high}
+        reason = "an optimum lies at the edge of the grid, the true one may lie beyond" if edge else ""
+        # An optimum at the edge is not an optimum that was measured.
+        moved = None if edge else abs(end - start)
+        result.ratio(case, "grid steps that the best lr moves", system, moved, direction, aim, reason)  # type: ignore[arg-type]
+    if params.svg:
+        files.write_text(Path(params.svg), picture(params, curves))
+    return result
+
+
+def measure(params: Params) -> dict[tuple[int, str], Curve]:
+    """Held-out losses of the narrow model and of the wide one with and without muP, for all rates and seeds."""
+    plan = [(params.narrow, WITH), (params.wide, WITH), (params.wide, WITHOUT)]
+    exponents = range(params.low, params.high + 1)
+    curves: dict[tuple[int, str], Curve] = {key: {e: [] for e in exponents} for key in plan}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as fast for matrices of this size, and the same numbers on any count of cores
+    with Screen().track(len(plan) * len(exponents) * params.seeds, "mup") as bar:
+        for seed in range(params.seeds):
+            for width, system in plan:
+                base_width = params.narrow if system == WITH else params.wide
+                for exponent in exponents:
+                    curves[width, system][exponent].append(train(params, width, base_width, 2.0**exponent, seed))
+                    bar.advance(1)
+    torch.set_num_threads(threads)
+    return curves
+
+
+def language(rows: int, seed: int) -> Tensor:
+    """Sequences [rows, SEQ_LEN + 1]: three random symbols, then each one looked up by the three before it."""
+    table = torch.randint(VOCAB_SIZE, (VOCAB_SIZE,) * ORDER, generator=torch.Generator().manual_seed(0))
+    tokens_BT = torch.randint(VOCAB_SIZE, (rows, SEQ_LEN + 1), generator=torch.Generator().manual_seed(1 + seed))
+    for t in range(ORDER, SEQ_LEN + 1):
+        tokens_BT[:, t] = table[tuple(tokens_BT[:, t - i] for i in range(ORDER, 0, -1))]
+    return tokens_BT
+
+
+def train(params: Params, width: int, base_width: int, lr: float, seed: int) -> float:
+    """Train one model from scratch and return its held-out loss in nats per predictable symbol.
+
+    Seed decides weights and batches; the language and the held-out rows are always the same.
+    """
+    torch.manual_seed(seed)
+    heads = width // D_HEAD
+    config = ModelConfig(
+        VOCAB_SIZE, width, params.n_layers, heads, heads // 2, D_HEAD, d_ff=3 * width, max_seq_len=SEQ_LEN
+    )
+    model = Transformer(config, torch.float32)
+    optimizer = RMSPropMomentum(param_groups(model, base_width), lr=lr)
+    rows = language(params.steps * params.batch_size, seed=1 + seed)
+    for step, batch in enumerate(rows.split(params.batch_size)):
+        loss = _loss(model, batch)
+        (loss.total / loss.count).backward()
+        optimizer.step(constant(step, warmup_steps=params.warmup_steps))
+        optimizer.zero_grad()
+    with torch.no_grad():
+        loss = _loss(model, language(HELDOUT_ROWS, seed=0))
+    # A model that blew up is as bad as one that knows nothing, not infinitely bad: the mean over seeds must exist.
+    value = float(loss.nll / loss.count)
+    return value if math.isfinite(value) else math.log(VOCAB_SIZE)
+
+
+def best(curve: Curve) -> int:
+    """The exponent with the lowest mean loss over the seeds."""
+    return min(curve, key=lambda exponent: statistics.mean(curve[exponent]))
+
+
+def _loss(model: Transformer, tokens_BT: Tensor) -> Loss:
+    targets_BT = tokens_BT[:, 1:].clone()
+    targets_BT[:, : ORDER - 1] = -100  # random symbols: nothing to learn
+    loss = model(tokens_BT[:, :-1], targets=Targets(targets_BT))
+    assert isinstance(loss, Loss)
+    return loss
+
+
+def picture(params: Params, curves: dict[tuple[int, str], Curve]) -> str:
+    """The curves as an SVG: mean held-out loss over the learning rate, the best one marked, whiskers over the seeds."""
+    left, top, width, height = 64, 24, 480, 300
+    middle = top + height // 2
+    values = [loss for curve in curves.values() for losses in curve.values() for loss in losses]
+    low, high = math.floor(min(values) * 5) / 5, math.ceil(max(values) * 5) / 5
+    span = max(1, params.high - params.low)
+
+    def x(exponent: int) -> float:
+        return left + width * (exponent - params.low) / span
+
+    def y(loss: float) -> float:
+        return top + height * (high - loss) / (high - low)
+
+    colours = {
+        (params.narrow, WITH): ("#555555", f"d_model {params.narrow} (base width)"),
+        (params.wide, WITH): ("#0072b2", f"d_model {params.wide}, with muP"),
+        (params.wide, WITHOUT): ("#d55e00", f"d_model {params.wide}, without"),
+    }
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 380" font-family="sans-serif" font-size="13">',
+        '<rect width="760" height="380" fill="white"/>',
+        f'<path d="M{left},{top}V{top + height}H{left + width}" fill="none" stroke="black"/>',
+        f'<text x="{left + width / 2}" y="{top + height + 44}" text-anchor="middle">peak learning rate</text>',
+        f'<text transform="translate(18,{middle}) rotate(-90)" text-anchor="middle">held-out loss, nats</text>',
+    ]
+    for exponent in range(params.low, params.high + 1):
+        parts.append(f'<text x="{x(exponent):.1f}" y="{top + height + 20}" text-anchor="middle">2^{exponent}</text>')
+    for i in range(5):
+        loss = low + (high - low) * i / 4
+        parts.append(f'<text x="{left - 8}" y="{y(loss) + 4:.1f}" text-anchor="end">{loss:.2f}</text>')
+    for i, (key, (colour, label)) in enumerate(colours.items()):
+        means = {exponent: statistics.mean(losses) for exponent, losses in curves[key].items()}
+        path = " ".join(f"{x(exponent):.1f},{y(mean):.1f}" for exponent, mean in means.items())
+        whiskers = "".join(f"M{x(e):.1f},{y(min(v)):.1f}V{y(max(v)):.1f}" for e, v in curves[key].items())
+        winner = best(curves[key])
+        row = top + 12 + 22 * i
+        parts += [
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>',
+            f'<path d="{whiskers}" stroke="{colour}" opacity="0.5"/>',
+            f'<circle cx="{x(winner):.1f}" cy="{y(means[winner]):.1f}" r="6" fill="{colour}"/>',
+            f'<path d="M560,{row}h24" stroke="{colour}" stroke-width="2"/>',
+            f'<text x="590" y="{row + 4}">{label}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
