@@ -88,9 +88,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
 
 
 @pytest.mark.parametrize("file", ["stories.parquet", "read.train.jsonl"])
-def test_a_full_disk_while_curating(
-    file: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_while_curating(file: str, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         refuse(patched, f".{file}.")
         assert file in one_line_error(command("run", TINY, "curate", "--runs", tmp_path))

@@ -13,7 +13,11 @@ OFTEN = {"batch_size": 2, "log_every": 1, "checkpoint_every": 2}
 
 PARAMS = Params(
     corpus=Curate(
-        world_documents=240, world_tasks=240, stdlib_bytes=100_000, instruct_world=240, instruct_python=20,
+        world_documents=240,
+        world_tasks=240,
+        stdlib_bytes=100_000,
+        instruct_world=240,
+        instruct_python=20,
         heldout_per_task=1,
     ),
     vocab_size=384,

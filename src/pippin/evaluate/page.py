@@ -181,7 +181,8 @@ def _stages(results: Results) -> Section | None:
     stages, texts = _rows(results, "stages"), _texts(results)
     if not stages:
         return None
-    head = ["stage", "parameters", "bits per weight", "whole file", *(f"bits per byte ({key})" for key in texts), "time"]
+    bits_per_byte = (f"bits per byte ({key})" for key in texts)
+    head = ["stage", "parameters", "bits per weight", "whole file", *bits_per_byte, "time"]
 
     def row(stage: dict[str, Any]) -> list[Child]:
         bits = _part(stage, "bits_per_byte")
@@ -204,8 +205,8 @@ def _stages(results: Results) -> Section | None:
             [
                 _p(
                     "Bits per byte: how many bits the model needs for each byte of text that it has not seen. "
-                    "Lower is better. Bits per weight are those of the projections with their tables and scales; the whole "
-                    "file has the embedding, the norms and the adapter too, per parameter of the model. ",
+                    "Lower is better. Bits per weight are those of the projections with their tables and scales; the "
+                    "whole file has the embedding, the norms and the adapter too, per parameter of the model. ",
                     "; ".join(described) + "." if described else None,
                     class_="lead",
                 ),
@@ -227,7 +228,10 @@ def _curves(results: Results) -> Section | None:
             figures.append(element("figure", element("figcaption", stage), chart))
     if not figures:
         return None
-    legend: list[tuple[str, int | None, str]] = [("training, each log line", None, "raw"), ("training, smoothed", None, "smooth")]
+    legend: list[tuple[str, int | None, str]] = [
+        ("training, each log line", None, "raw"),
+        ("training, smoothed", None, "smooth"),
+    ]
     legend += [(name, number, f"mark s{number % 6}") for number, name in enumerate(names, 1)]
     return (
         "loss",
@@ -385,8 +389,11 @@ def _curation(results: Results) -> Section | None:
         tables.append(table(["dropped because", "documents", "", "share"], why, class_="numbers wide-bars"))
     parts = [element("div", each) for each in tables]
     kept = sum(s["kept"] for s in sources)
-    words = _p(f"{count(kept)} of {count(kept + all_gone)} documents were kept. Nothing is dropped without a reason that ",
-               "is counted here.", class_="lead")  # fmt: skip
+    words = _p(
+        f"{count(kept)} of {count(kept + all_gone)} documents were kept. Nothing is dropped without a reason that is ",
+        "counted here.",
+        class_="lead",
+    )
     return "curation", "What curation kept", join([words, element("div", *parts, class_="figures")])
 
 

@@ -38,7 +38,8 @@ def summary_text(results: Mapping[str, Any], report: Path) -> str:
     if recovery["share"] is not None:
         out.print(
             f"\nRecovery adapter: compressed {recovery['compressed']:.3f} -> {recovery['compressed_adapter']:.3f}; "
-            f"the float model with the same adapter {recovery['float_adapter']:.3f}: {recovery['share']:.0%} of the gap won back"
+            f"the float model with the same adapter {recovery['float_adapter']:.3f}: "
+            f"{recovery['share']:.0%} of the gap won back"
         )
     out.print("\nExact match on held-out exercises")
     for name, p in results["exact_match"]["overall"].items():

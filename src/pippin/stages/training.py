@@ -104,9 +104,7 @@ class TrainingStage(Stage):
         tokens = self.token_dir(ctx)
         for source in self.heldout_sources or self.mixture:
             TokenSet(tokens).open(source, "heldout")  # a missing one is known now, not at the first look
-        loader = Loader(
-            tokens, self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode
-        )
+        loader = Loader(tokens, self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode)
         ctx.say(loader.describe(self.train.steps))
         loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)
         fit(module or model, loss, loader.batch, self.train, ctx, partial(self.look, ctx, model, slot))
