@@ -31,7 +31,7 @@ PARAMS = Params(
     distill=TrainSpec(steps=300, batch_size=8, seq_len=128, lr=0.003, warmup_steps=10),
     continued=TrainSpec(steps=120, batch_size=8, seq_len=256, lr=0.002, warmup_steps=10, floor=0.1, weight_decay=1e-5),
     lengthen=TrainSpec(steps=30, batch_size=4, seq_len=512, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
-    sft=TrainSpec(steps=1_000, batch_size=8, seq_len=192, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5),
+    sft=TrainSpec(steps=1_500, batch_size=8, seq_len=192, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5),
     summary=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
     recover=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
     adapters=AdapterParams(task_rank=4, recovery_rank=4),
