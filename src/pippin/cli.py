@@ -31,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 SHIPPED = ("quickstart", "small", "on_device_3b")
-BENCHES = ("train", "learning")
+BENCHES = ("train", "learning", "mup")
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 
 
