@@ -17,9 +17,10 @@ order of their dicts.
     recovery    {"float_adapter", "compressed", "compressed_adapter": number, "unit": str}
                 bits per byte of the float model with the same adapter, of the compressed model alone, and of the
                 compressed model with its recovery adapter; unit: "bits per byte on (a)" unless said otherwise
-    exact_match {"tasks": {task: {system: proportion}}, "overall": {system: proportion}, "note": str}
+    exact_match {"tasks": {task: {system: proportion}}, "overall": {system: proportion}, "baselines": [system],
+                 "note": str}
                 proportion: {"correct", "total", "share", "low", "high"} (`exact_match.Proportion.as_dict`); the first
-                system of `overall` is ours, the others are baselines
+                system of `overall` is ours; baselines: all the others, if it is missing
     samples     [{"task", "prompt", "answer", "expected": str or null, "right": bool or null, "system": str}]
     times       [{"stage": str, "seconds": number}]; where it is missing, the stages' own times
     curation    [{"source": str, "kept": int, "dropped": {reason: int}}], in documents
@@ -152,7 +153,10 @@ def _tiles(results: Results) -> Markup | None:
         tiles.append((decimals(ours[0], 3), "bits per byte", f"{ours[2]}, on ({first}){versus}"))
     overall = [(name, p) for name, p in _part(results, "exact_match").get("overall", {}).items()]
     if overall:
-        best = max(overall[1:], key=lambda item: item[1].get("share") or 0, default=None)
+        names = _part(results, "exact_match").get("baselines") or [name for name, _ in overall[1:]]
+        best = max(
+            (item for item in overall if item[0] in names), key=lambda item: item[1].get("share") or 0, default=None
+        )
         versus = f"; best baseline ({best[0]}): {percent(best[1].get('share'))}" if best else ""
         tiles.append((percent(overall[0][1].get("share")), "exact match", f"{overall[0][0]}{versus}"))
     sized = [s for s in _rows(results, "sizes") if is_number(s.get("mb"))]

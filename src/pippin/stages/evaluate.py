@@ -236,6 +236,7 @@ class Evaluate(Stage):
             {
                 "tasks": {t: {name: g.by_task[t].as_dict() for name, g in grades.items()} for t in tasks},
                 "overall": {name: g.overall.as_dict() for name, g in grades.items()},
+                "baselines": ["few-shot base", "majority answer", "nearest training item"],
                 "form": shots.form,
             },
             samples,
