@@ -14,6 +14,7 @@ from torch import nn
 from pippin.data.loader import Batch
 from pippin.errors import UserError
 from pippin.model.cross_entropy import Loss
+from pippin.model.host_memory import keep_freed_memory
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context
 from pippin.training import checkpoint
@@ -102,6 +103,7 @@ def fit(
     Raises:
         UserError: the loss is not finite for many steps on end, or a batch has no target.
     """
+    keep_freed_memory()
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
     optimizer = RMSPropMomentum(param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay)
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
