@@ -40,12 +40,16 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Params:
-    """Which recipe, how many seeds, which claims, and where the runs are kept (finished stages are reused)."""
+    """Which recipe, how many seeds, which claims, and where the runs are kept (finished stages are reused).
+
+    `compiled` compiles the training steps, which pays for long runs.
+    """
 
     recipe: str = "quickstart"
     seeds: int = 3
     claims: tuple[str, ...] = tuple(TARGETS)
     runs: str = "runs"
+    compiled: bool = False
 
 
 def run(p: Params = Params(), quick: bool = False) -> Result:
@@ -66,7 +70,7 @@ def run(p: Params = Params(), quick: bool = False) -> Result:
     found: list[dict[str, dict[str, Any]]] = []
     for seed in range(1 if quick else p.seeds):
         graph = Graph(with_baselines(replace(params, seed=seed)), Path(p.runs), p.recipe)
-        graph.run(targets, Screen())
+        graph.run(targets, Screen(), p.compiled)
         found.append({name: graph.record(graph.stages[name]) for name in graph.order(targets)})
     result = Result("learning")
     texts = recipe_chain.own_text(params).heldout_sources

@@ -1,7 +1,7 @@
 """The chain at a size that learns real text: the same code as `quickstart`, other numbers.
 
-Mostly the standard library and installed packages (source code and documentation); one to three hours on two cores,
-minutes on a GPU. Compile it: `pippin run small --compile`.
+Mostly the standard library and installed packages (source code and documentation), each seen about once; one to three
+hours on two cores, minutes on a GPU. Compile it: `pippin run small --compile`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pippin.training.loop import TrainSpec
 
 # Pure-Python packages that the installation of Pippin itself brings; their licences are recorded at curation.
 PACKAGES = ("sympy", "networkx", "torch", "numpy", "rich", "pydantic", "jinja2", "typer", "fsspec", "mpmath")
-_TEXT = {"python": 0.35, "packages": 0.5, "stories": 0.05, "tasks": 0.1}
+_TEXT = {"python": 0.4, "packages": 0.4, "stories": 0.07, "tasks": 0.13}
 
 PARAMS = Params(
     corpus=Curate(
@@ -21,12 +21,15 @@ PARAMS = Params(
         world_tasks=16_000,
         stdlib_bytes=12_000_000,
         packages=PACKAGES,
-        package_bytes=24_000_000,
+        package_bytes=12_000_000,
         instruct_world=16_000,
         instruct_python=12_000,
     ),
     vocab_size=4_096,
-    shape=Shape(d_model=256, n_layers=6, n_heads=6, n_kv_heads=2, d_head=48, d_ff=2_016, student_d_ff=672),
+    # Widths are multiples of 256; heads and RoPE base as in the quickstart, for the same reason.
+    shape=Shape(
+        d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, d_head=64, d_ff=1_536, student_d_ff=512, rope_base=10_000
+    ),
     mixtures=Mixtures(
         core=_TEXT,
         continued=_TEXT,
@@ -35,14 +38,14 @@ PARAMS = Params(
         summary={"chat-docstring": 1.0},
         recover=_TEXT | {"chat": 0.2},
     ),
-    core=TrainSpec(steps=2_400, batch_size=16, seq_len=256, warmup_steps=100),
-    prune=TrainSpec(steps=200, batch_size=16, seq_len=256, lr=0.003, warmup_steps=10),
-    distill=TrainSpec(steps=1_200, batch_size=16, seq_len=256, lr=0.005, warmup_steps=20),
-    continued=TrainSpec(steps=500, batch_size=8, seq_len=512, lr=0.002, warmup_steps=20, floor=0.1, weight_decay=1e-5),
-    lengthen=TrainSpec(steps=60, batch_size=4, seq_len=1_024, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
-    sft=TrainSpec(steps=300, batch_size=8, seq_len=512, lr=0.003, warmup_steps=20, floor=0.05, weight_decay=1e-5),
-    summary=TrainSpec(steps=200, batch_size=8, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
-    recover=TrainSpec(steps=200, batch_size=8, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
+    core=TrainSpec(steps=3_000, batch_size=4, seq_len=512, lr=0.005, warmup_steps=60),
+    prune=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.002, warmup_steps=10),
+    distill=TrainSpec(steps=1_500, batch_size=4, seq_len=512, lr=0.003, warmup_steps=20),
+    continued=TrainSpec(steps=600, batch_size=4, seq_len=512, lr=0.002, warmup_steps=20, floor=0.1, weight_decay=1e-5),
+    lengthen=TrainSpec(steps=60, batch_size=2, seq_len=1_024, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
+    sft=TrainSpec(steps=1_500, batch_size=4, seq_len=512, lr=0.004, warmup_steps=20, floor=0.05, weight_decay=1e-5),
+    summary=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
+    recover=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
     adapters=AdapterParams(task_rank=8, recovery_rank=4),
     heldout_sources=("python", "packages", "stories", "tasks"),
 )
