@@ -32,7 +32,7 @@ def plain(h: Tensor, weight: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
             true = int(targets.tokens_BT[b, t])
             if true == -100:
                 continue
-            taught = true if targets.teacher_BT is None else int(targets.teacher_BT[b, t])
+            taught = int(targets.teacher_BT[b, t]) if isinstance(targets.teacher_BT, Tensor) else true
             taught = true if taught == -100 else taught
             w = targets.teacher_weight if targets.teacher_BT is not None else 0.0
             total = total - (1 - w) * log_p[b, t, true] - w * log_p[b, t, taught]

@@ -1,4 +1,4 @@
-"""Cross-entropy of the tied head without the logits ever being whole in memory."""
+"""Cross-entropy of the head without the logits ever being whole in memory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,25 @@ MIN_CHUNK = 256
 
 
 @dataclass
+class SoftTeacher:
+    """A teacher's whole distribution: its final hidden states and its head; logits exist for a chunk at a time only."""
+
+    h_BTD: Tensor
+    weight_VD: Tensor
+
+
+@dataclass
 class Targets:
     """What the model should have said.
 
     `tokens_BT` are the true next tokens, int64, -100 where a position does not count. `teacher_BT`, if given, are
     the teacher's most likely next tokens (report section 3.1.2: hard targets, weight 0.9); where it is -100 the true
-    token stands in. `z_loss` multiplies logsumexp^2 (AXLearn uses 1e-6).
+    token stands in. Instead of them it may be a `SoftTeacher` (no gradient flows to it): then the teacher's part is
+    KL(teacher || model). `z_loss` multiplies logsumexp^2 (AXLearn uses 1e-6).
     """
 
     tokens_BT: Tensor
-    teacher_BT: Tensor | None = None
+    teacher_BT: Tensor | SoftTeacher | None = None
     teacher_weight: float = 0.0
     z_loss: float = 0.0
 
@@ -35,8 +44,8 @@ class Targets:
 class Loss:
     """Sums over the counted positions; divide by the global `count`, never average averages.
 
-    `total` is differentiable: (1 - w) CE(true) + w CE(teacher) + z_loss logsumexp^2. `nll` is the detached sum of
-    CE(true) in nats; `count` the number of counted positions (int64 scalar).
+    `total` is differentiable: (1 - w) CE(true) + w CE(teacher) + z_loss logsumexp^2, with w KL(teacher || model) for a
+    soft teacher. `nll` is the detached sum of CE(true) in nats; `count` the number of counted positions (int64 scalar).
     """
 
     total: Tensor
@@ -52,18 +61,27 @@ def linear_cross_entropy(h_BTD: Tensor, weight_VD: Tensor, targets: Targets) -> 
 
     Args:
         h_BTD: final hidden states, in the compute dtype.
-        weight_VD: the embedding, float32.
+        weight_VD: the table that writes logits, float32.
         targets: see `Targets`.
     """
     tokens = targets.tokens_BT.flatten()
     teacher, teacher_weight = None, 0.0
-    if targets.teacher_BT is not None:
+    soft: tuple[Tensor, Tensor] | None = None
+    if isinstance(targets.teacher_BT, SoftTeacher):
+        soft, teacher_weight = _flat(targets.teacher_BT), float(targets.teacher_weight)
+    elif targets.teacher_BT is not None:
         teacher, teacher_weight = targets.teacher_BT.flatten(), float(targets.teacher_weight)
         teacher = torch.where(teacher == IGNORE, tokens, teacher)
     total, nll = _LinearCrossEntropy.apply(
-        h_BTD.flatten(0, 1), weight_VD, tokens, teacher, teacher_weight, targets.z_loss, torch.is_grad_enabled()
+        h_BTD.flatten(0, 1), weight_VD, tokens, teacher, soft, teacher_weight, targets.z_loss, torch.is_grad_enabled()
     )
     return Loss(total, nll, (tokens != IGNORE).sum())
+
+
+def _flat(teacher: SoftTeacher) -> tuple[Tensor, Tensor]:
+    """Hidden states [B T, D] and the head in their type."""
+    h = teacher.h_BTD.detach().flatten(0, 1)
+    return h, teacher.weight_VD.detach().to(h.dtype)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -74,6 +92,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         tokens: Tensor,
         teacher: Tensor | None,
+        soft: tuple[Tensor, Tensor] | None,
         teacher_weight: float,
         z_loss: float,
         with_gradient: bool,
@@ -100,6 +119,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if teacher is not None:
                 taught = teacher[rows].clamp(min=0)[:, None]
                 loss += teacher_weight * (lse - logits.gather(1, taught))
+            if soft is not None:
+                log_q = torch.log_softmax(F.linear(soft[0][rows], soft[1]).to(wide), dim=-1)
+                q = log_q.exp()
+                loss += teacher_weight * ((q * (log_q - logits)).sum(1, keepdim=True) + lse)
             total += (loss * counted).sum()
             nll += (true_nll * counted).sum()
             if not (need_h or need_weight):
@@ -109,6 +132,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             delta.scatter_add_(1, true, (teacher_weight - 1) * counted)
             if teacher is not None:
                 delta.scatter_add_(1, taught, -teacher_weight * counted)
+            if soft is not None:
+                delta.sub_(q.mul_(teacher_weight * counted))
             delta = delta.to(h.dtype)
             if grad_h is not None:
                 grad_h[rows] = delta @ head
@@ -127,4 +152,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
             grad_h = (grad_h * grad_total).to(grad_h.dtype)
         if grad_weight is not None:
             grad_weight = (grad_weight * grad_total).to(ctx.weight_dtype)
-        return grad_h, grad_weight, None, None, None, None, None
+        return grad_h, grad_weight, None, None, None, None, None, None

@@ -80,6 +80,7 @@ class Transformer(nn.Module):
         slots_B: Tensor | None = None,
         targets: Targets | None = None,
         last_only: bool = False,
+        hidden_only: bool = False,
     ) -> Tensor | Loss:
         """Logits of the next token, or the loss against `targets`.
 
@@ -91,6 +92,7 @@ class Transformer(nn.Module):
             slots_B: adapter slot of each row, -1 for none; None: no adapters.
             targets: what to compare with; then the result is a `Loss` and logits are never kept.
             last_only: logits of the last place of each row only.
+            hidden_only: what the head would multiply, [B, T, D], instead of logits.
         Returns:
             Logits [B, T, V] float32 ([B, 1, V] with `last_only`), or `Loss`.
         """
@@ -101,6 +103,8 @@ class Transformer(nn.Module):
         if last_only:
             x_BTD = x_BTD[:, -1:]
         x_BTD = self.norm(x_BTD)
+        if hidden_only:
+            return x_BTD
         weight_VD = self.embed.dense_weight()
         if targets is not None:
             return linear_cross_entropy(x_BTD, weight_VD, targets)
