@@ -85,6 +85,15 @@ def upstream(stage: Stage) -> dict[str, Stage]:
     return found
 
 
+def counted_fields(value: Any) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that are part of an id.
+
+    One whose metadata says `later` came after the first runs: it is left out while it has its default, so that what
+    was computed before it keeps its id.
+    """
+    return [f for f in dataclasses.fields(value) if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
+
+
 def stage_id(stage: Stage, known: dict[int, str] | None = None) -> str:
     """The Merkle id of a stage: 64 hex digits."""
     known = {} if known is None else known
@@ -92,7 +101,7 @@ def stage_id(stage: Stage, known: dict[int, str] | None = None) -> str:
         content = {
             "class": type(stage).__name__,
             "version": stage.version,
-            "fields": {f.name: _canonical(getattr(stage, f.name), known) for f in dataclasses.fields(stage)},
+            "fields": {f.name: _canonical(getattr(stage, f.name), known) for f in counted_fields(stage)},
             "inputs": dict(sorted(stage.inputs().items())),
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
@@ -104,7 +113,7 @@ def _canonical(value: Any, known: dict[int, str]) -> Any:
     if isinstance(value, Stage):
         return {"stage": stage_id(value, known)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _canonical(getattr(value, f.name), known) for f in dataclasses.fields(value)}
+        return {f.name: _canonical(getattr(value, f.name), known) for f in counted_fields(value)}
     if isinstance(value, Mapping):
         return {str(key): _canonical(item, known) for key, item in value.items()}
     if isinstance(value, (tuple, list)):

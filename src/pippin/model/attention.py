@@ -1,8 +1,8 @@
-"""Grouped-query attention with QK norm; one description of what is visible, one function that picks the kernel."""
+"""Grouped-query attention; one description of what is visible, one function that picks the kernel."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def make_layout(
     positions = positions_BT
     if positions is None:
         positions = torch.arange(start, start + length, device=tokens_BT.device)
-    cos, sin = rope_tables(positions, config.d_head, config.rope_base)
+    scaling = astuple(config.rope_scaling) if config.rope_scaling is not None else None
+    cos, sin = rope_tables(positions, config.d_head, config.rope_base, scaling)
     if cache is not None:
         cache.append(positions, segment_ids_BT, plain=positions_BT is None and segment_ids_BT is None)
     if segment_ids_BT is None and (cache is None or cache.plain):
@@ -101,7 +102,10 @@ def _blocked_is_faster(q_BTNH: Tensor) -> bool:
 
 
 class Attention(nn.Module):
-    """Attention sublayer: q, k, v projections, QK norm and RoPE, kernel, output projection (report section 2)."""
+    """Attention sublayer: q, k, v projections, QK norm and RoPE, kernel, output projection (report section 2).
+
+    With `qk_norm` "width" a norm covers all heads of a projection, with "none" there is no norm.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -109,18 +113,23 @@ class Attention(nn.Module):
         self.d_head = config.d_head
         self.rope_before_norm = config.rope_before_norm
         q_width, kv_width = config.n_heads * config.d_head, config.n_kv_heads * config.d_head
-        self.q = Linear(config.d_model, q_width, mup_width=config.d_model, shard="column")
-        self.k = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column")
-        self.v = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column")
+        bias = config.qkv_bias
+        self.q = Linear(config.d_model, q_width, mup_width=config.d_model, shard="column", bias=bias)
+        self.k = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column", bias=bias)
+        self.v = Linear(config.d_model, kv_width, mup_width=config.d_model, shard="column", bias=bias)
         self.o = Linear(q_width, config.d_model, mup_width=config.d_model, shard="row")
-        self.q_norm = RMSNorm(config.d_head, config.norm_eps)
-        self.k_norm = RMSNorm(config.d_head, config.norm_eps)
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
+        self.norm_of_width = config.qk_norm == "width"
+        if config.qk_norm != "none":
+            self.q_norm = RMSNorm(q_width if self.norm_of_width else config.d_head, config.norm_eps)
+            self.k_norm = RMSNorm(kv_width if self.norm_of_width else config.d_head, config.norm_eps)
 
     def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
         """Mix tokens: [B, T, D] to [B, T, D]."""
         heads = (*x_BTD.shape[:2], -1, self.d_head)
-        q_BTNH = self._norm_and_rotate(self.q(x_BTD, slots_B).view(heads), self.q_norm, layout)
-        k_BTKH = self._norm_and_rotate(self.k(x_BTD, slots_B).view(heads), self.k_norm, layout)
+        q_BTNH = self._norm_and_rotate(self.q(x_BTD, slots_B), self.q_norm, layout)
+        k_BTKH = self._norm_and_rotate(self.k(x_BTD, slots_B), self.k_norm, layout)
         v_BTKH = self.v(x_BTD, slots_B).view(heads)
         if layout.cache is not None:
             k_BTKH, v_BTKH = layout.cache.write(self.layer, k_BTKH, v_BTKH)
@@ -128,7 +137,13 @@ class Attention(nn.Module):
         mixed_BTD: Tensor = self.o(out_BTNH.flatten(2), slots_B)
         return mixed_BTD
 
-    def _norm_and_rotate(self, x_BTNH: Tensor, norm: RMSNorm, layout: Layout) -> Tensor:
+    def _norm_and_rotate(self, x_BTQ: Tensor, norm: RMSNorm | None, layout: Layout) -> Tensor:
+        """All heads of a projection side by side to separate heads [B, T, N, H], normalised and rotated."""
+        if norm is not None and self.norm_of_width:
+            x_BTQ = norm(x_BTQ)
+        x_BTNH = x_BTQ.unflatten(-1, (-1, self.d_head))
+        if norm is None or self.norm_of_width:
+            return rotate(x_BTNH, layout.cos, layout.sin)
         if self.rope_before_norm:
             rotated_BTNH: Tensor = norm(rotate(x_BTNH, layout.cos, layout.sin))
             return rotated_BTNH

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple, get_args
 
 from pippin.errors import UserError
 
+QKNorm = Literal["head", "width", "none"]
+# A field that came after the first runs: at its default it is no part of a stage's id or a base's signature.
+_LATER = {"later": True}
+
 
 class ParamCount(NamedTuple):
-    """Numbers of parameters; the tied embedding is counted once."""
+    """Numbers of parameters; the tied embedding is counted once, an untied head is part of `embedding`."""
 
     embedding: int
     non_embedding: int
     total: int
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """Slower rotation of the long waves, as Llama 3.1 lengthens its context (rope type "llama3").
+
+    A frequency whose wave turns fewer than `low_freq_factor` times within `original_max_seq_len` tokens is divided by
+    `factor`, one that turns more than `high_freq_factor` times stays, and between the two it is interpolated.
+
+    Raises:
+        UserError: a value is out of range.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_seq_len: int
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+                raise UserError(f"rope_scaling.{name}: value {value!r}: must be a number above 0")
+        if not self.low_freq_factor < self.high_freq_factor:
+            raise UserError(
+                f"rope_scaling.low_freq_factor: value {self.low_freq_factor}: must be below high_freq_factor "
+                f"{self.high_freq_factor}"
+            )
 
 
 @dataclass(frozen=True)
@@ -24,6 +56,14 @@ class ModelConfig:
     frequencies; it can be changed on a model that already has weights (context lengthening, report section 3.2.3).
     `rope_before_norm` rotates before the QK norm, the order of AXLearn; the default is the order of Qwen3, which
     exports without loss.
+
+    The last fields are for imported models; their defaults are what Pippin itself trains:
+    - `qk_norm`: RMSNorm of queries and keys, over each "head" (Qwen3), over the whole projected "width" (OLMo2), or
+      "none" (Qwen2, Llama, Mistral);
+    - `qkv_bias`: the q, k and v projections add a bias (Qwen2);
+    - `post_norm`: a layer normalises what its sublayers give instead of what they take (OLMo2);
+    - `tied`: logits come from the embedding; otherwise from a second table, `head`;
+    - `rope_scaling`: see `RopeScaling` (Llama 3.1 and later).
 
     Raises:
         UserError: a value is out of range, or heads do not divide.
@@ -40,12 +80,19 @@ class ModelConfig:
     rope_base: float = 500_000.0
     norm_eps: float = 1e-5
     rope_before_norm: bool = False
+    qk_norm: QKNorm = field(default="head", metadata=_LATER)
+    qkv_bias: bool = field(default=False, metadata=_LATER)
+    post_norm: bool = field(default=False, metadata=_LATER)
+    tied: bool = field(default=True, metadata=_LATER)
+    rope_scaling: RopeScaling | None = field(default=None, metadata=_LATER)
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"{field.name}: value {value!r}: must be a whole number of at least 1")
+        for each in fields(self):
+            value: Any = getattr(self, each.name)
+            if each.type == "int" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise UserError(f"{each.name}: value {value!r}: must be a whole number of at least 1")
+            if each.type == "bool" and not isinstance(value, bool):
+                raise UserError(f"{each.name}: value {value!r}: must be true or false")
         if self.n_heads % self.n_kv_heads:
             raise UserError(
                 f"n_kv_heads: value {self.n_kv_heads}: does not divide n_heads {self.n_heads}; "
@@ -57,6 +104,10 @@ class ModelConfig:
             raise UserError(f"rope_base: value {self.rope_base!r}: must be above 1; the report uses 500000")
         if not 0 < self.norm_eps < 1:
             raise UserError(f"norm_eps: value {self.norm_eps!r}: must lie between 0 and 1; the default is 1e-5")
+        if self.qk_norm not in get_args(QKNorm):
+            raise UserError(f"qk_norm: value {self.qk_norm!r}: must be one of {', '.join(get_args(QKNorm))}")
+        if self.rope_before_norm and self.qk_norm != "head":
+            raise UserError(f"rope_before_norm: value True: needs a norm of each head, but qk_norm is {self.qk_norm!r}")
 
     def n_matmul_params(self) -> int:
         """Weights of the layers' matrices, each of which one token multiplies once (the head is not among them)."""
@@ -65,9 +116,15 @@ class ModelConfig:
 
     def n_params(self) -> ParamCount:
         """Parameters of the dense model without adapters."""
-        embedding = self.vocab_size * self.d_model
-        norms = self.n_layers * (2 * self.d_model + 2 * self.d_head) + self.d_model
-        non_embedding = self.n_matmul_params() + norms
+        embedding = (1 if self.tied else 2) * self.vocab_size * self.d_model
+        qk_norms = {
+            "head": 2 * self.d_head,
+            "width": self.d_head * (self.n_heads + self.n_kv_heads),
+            "none": 0,
+        }[self.qk_norm]
+        biases = self.d_head * (self.n_heads + 2 * self.n_kv_heads) if self.qkv_bias else 0
+        vectors = self.n_layers * (2 * self.d_model + qk_norms + biases) + self.d_model
+        non_embedding = self.n_matmul_params() + vectors
         return ParamCount(embedding, non_embedding, embedding + non_embedding)
 
     def forward_flops_per_token(self, seq_len: int) -> float:

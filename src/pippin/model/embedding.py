@@ -1,4 +1,4 @@
-"""The tied embedding: one table that reads tokens and writes logits."""
+"""The table that reads tokens and, tied, writes logits; an untied head is a second one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one linear layer: dense or palettized weight, FFN mask, adapters in fixed slots."""
+"""The one linear layer: dense or palettized weight, bias, FFN mask, adapters in fixed slots."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pippin.model import codes as code_layout
 
 
 class Linear(nn.Linear):
-    """y = x W^T + scale * B (A x), no bias; a subclass of nn.Linear, as tensor-parallel styles demand.
+    """y = x W^T + bias + scale * B (A x); a subclass of nn.Linear, as tensor-parallel styles demand.
 
     The weight has one of two kinds, changed only before sharding and compiling:
     - dense: parameter `weight` [out, in], float32, cast to the activation's dtype when used;
     - packed: buffers `codes` uint8 [G, n_blocks, 64], `table` float32 [G, 2**bits] (one per 16 rows) and `scale`
       float32 [out]; `weight` is None and `bits` is 4 or 2.
 
+    `bias` [out] is a float32 parameter in both kinds, None by default (some imported models have it on q, k and v).
     `mask` [in], if set, multiplies the input (FFN pruning, on `down`).
     Adapters (LoRA, Hu et al. 2021) live in fixed slots: `lora_A` [slots, r, in], `lora_B` [slots, out, r] and
     `lora_scale` [slots] (alpha / r), chosen per row of the batch; swapping one is a copy into its slot.
 
     `mup_width` is the width by which the optimizer scales the update (report section 3.1, simplified muP).
-    `shard` says how tensor parallelism cuts it: "column" cuts out_features (weight, codes, table, scale, lora_B),
+    `shard` says how tensor parallelism cuts it: "column" cuts out_features (weight, codes, table, scale, bias, lora_B),
     "row" cuts in_features (weight, codes, lora_A); the rank is never cut.
     """
 
@@ -33,8 +34,10 @@ class Linear(nn.Linear):
     scale: Tensor
     lora_scale: Tensor
 
-    def __init__(self, in_features: int, out_features: int, *, mup_width: int, shard: Literal["column", "row"]) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    def __init__(
+        self, in_features: int, out_features: int, *, mup_width: int, shard: Literal["column", "row"], bias: bool = False
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias)
         self.mup_width = mup_width
         self.shard = shard
         self.bits = 0
@@ -45,8 +48,10 @@ class Linear(nn.Linear):
         self.register_parameter("lora_B", None)
 
     def reset_parameters(self) -> None:
-        """Normal with variance 1 / fan_in, for every matrix (no depth scaling)."""
+        """Normal with variance 1 / fan_in, for every matrix (no depth scaling); bias 0."""
         nn.init.normal_(self.weight, std=self.in_features**-0.5)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x_BTI: Tensor, slots_B: Tensor | None = None) -> Tensor:
         """Multiply.
@@ -59,7 +64,8 @@ class Linear(nn.Linear):
         """
         if self.mask is not None:
             x_BTI = x_BTI * self.mask.to(x_BTI.dtype)
-        y_BTO = F.linear(x_BTI, self.dense_weight().to(x_BTI.dtype))
+        bias = None if self.bias is None else self.bias.to(x_BTI.dtype)
+        y_BTO = F.linear(x_BTI, self.dense_weight().to(x_BTI.dtype), bias)
         if slots_B is None or self.lora_A is None:
             return y_BTO
         return y_BTO + self._adapter(x_BTI, slots_B)
@@ -73,7 +79,7 @@ class Linear(nn.Linear):
         return torch.bmm(h_BTR, b_BOR.mT)
 
     def dense_weight(self) -> Tensor:
-        """The weight [out, in] as the model uses it, float32; adapters and mask are not in it."""
+        """The weight [out, in] as the model uses it, float32; bias, adapters and mask are not in it."""
         if self.codes is None:
             return self.weight
         indices = code_layout.unpack(self.codes, self.bits, self.out_features, self.in_features)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +13,9 @@ from torch.autograd.function import once_differentiable
 
 # Opaque to the compiler, which would compute sines anew for every head of every layer.
 @torch.library.custom_op("pippin::rope_tables", mutates_args=())
-def rope_tables(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Tensor]:
+def rope_tables(
+    positions: Tensor, d_head: int, base: float, scaling: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
     """Cosine and sine of position * base^(-2i/d_head), float32, for both halves of a head.
 
     Computed from the configuration at every forward pass and kept nowhere: a changed base takes effect at once, and
@@ -20,17 +24,26 @@ def rope_tables(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Te
 
     Args:
         positions: [T] or [B, T] integers.
+        scaling: the four numbers of `RopeScaling`, in order; None leaves the frequencies as they are.
     Returns:
         Two tensors [..., T, 1, d_head], to broadcast over heads; the sine of the first half is negated.
     """
     exponents = torch.arange(0, d_head, 2, dtype=torch.float64, device=positions.device) / d_head
-    angles = positions.to(torch.float64)[..., None, None] * base**-exponents
+    frequencies = base**-exponents
+    if scaling is not None:
+        factor, low, high, original_len = scaling
+        turns = original_len * frequencies / (2 * math.pi)
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        frequencies = frequencies * (kept + (1 - kept) / factor)
+    angles = positions.to(torch.float64)[..., None, None] * frequencies
     cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
 @rope_tables.register_fake
-def _(positions: Tensor, d_head: int, base: float) -> tuple[Tensor, Tensor]:
+def _(
+    positions: Tensor, d_head: int, base: float, scaling: Sequence[float] | None = None
+) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, 1, d_head)
     return positions.new_empty(shape, dtype=torch.float32), positions.new_empty(shape, dtype=torch.float32)
 

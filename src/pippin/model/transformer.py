@@ -33,10 +33,11 @@ class FFN(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm layer: x + attention(norm(x)), then x + ffn(norm(x))."""
+    """Pre-norm layer: x + attention(norm(x)), then x + ffn(norm(x)); with `post_norm`, x + norm(attention(x)) ..."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.post_norm = config.post_norm
         self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
         self.attention = Attention(config, layer)
         self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
@@ -44,6 +45,9 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
         """[B, T, D] to [B, T, D]."""
+        if self.post_norm:
+            x_BTD = x_BTD + self.attention_norm(self.attention(x_BTD, layout, slots_B))
+            return x_BTD + self.ffn_norm(self.ffn(x_BTD, slots_B))
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), layout, slots_B)
         return x_BTD + self.ffn(self.ffn_norm(x_BTD), slots_B)
 
@@ -53,7 +57,8 @@ class Transformer(nn.Module):
 
     Parameters are float32; activations, and weights while they multiply, have `compute_dtype`, which may be changed
     at any time. `config.rope_base` is read at every forward pass: to lengthen a model, replace `model.config`.
-    Quantised weights, adapters and masks are states of its `Linear` modules, not other classes.
+    Quantised weights, adapters and masks are states of its `Linear` modules, not other classes; the models of other
+    makers are settings of `ModelConfig`. `head` is None while the embedding is tied.
     """
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.bfloat16) -> None:
@@ -63,6 +68,7 @@ class Transformer(nn.Module):
         self.embed = Embedding(config.vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
+        self.head = None if config.tied else Embedding(config.vocab_size, config.d_model)
 
     def reset_parameters(self) -> None:
         """Draw all weights anew (after `to_empty`, for instance), from the global random generator."""
@@ -105,11 +111,15 @@ class Transformer(nn.Module):
         x_BTD = self.norm(x_BTD)
         if hidden_only:
             return x_BTD
-        weight_VD = self.embed.dense_weight()
+        weight_VD = self.head_weight()
         if targets is not None:
             return linear_cross_entropy(x_BTD, weight_VD, targets)
         logits_BTV = F.linear(x_BTD, weight_VD.to(x_BTD.dtype))
         return logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
+
+    def head_weight(self) -> Tensor:
+        """The table [V, D] that writes logits, float32: the embedding's, if it is tied."""
+        return (self.embed if self.head is None else self.head).dense_weight()
 
     def linears(self) -> Iterator[tuple[str, Linear]]:
         """The matrices of the layers with their names, in order (q k v o gate up down per layer)."""
