@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 import pippin.chat
-from pippin.chat import locate, open_chat, printable
+from pippin.chat import open_chat, printable
 from pippin.data.chat import render
 from pippin.errors import UserError
+from pippin.interop.load import locate
 from tests.running import command, directory, one_line_error
 from tests.tiny import PARAMS
 

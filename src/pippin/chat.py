@@ -10,41 +10,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from pippin import files
 from pippin.data.chat import render
 from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.generate import stream_reply
-from pippin.interop.load import load_model
+from pippin.interop.load import load_model, locate
 from pippin.interop.peft import adapter_rank, base_signature, load_adapter
 from pippin.model.transformer import Transformer
 
 SLOT = 0
-
-
-def locate(path: Path) -> tuple[Path, Path | None]:
-    """The model directory and the adapter directory that a path stands for.
-
-    A model directory stands for itself; a stage's run directory for its `model/`; the run directory of an adapter
-    stage for its `adapter/` over the model that it was trained on.
-
-    Raises:
-        UserError: there is no model.
-    """
-    if (path / "config.json").is_file():
-        return path, None
-    if (path / "model" / "config.json").is_file():
-        return path / "model", None
-    if (path / "adapter" / "adapter_config.json").is_file() and (path / "stage.json").is_file():
-        record = files.read_json(path / "stage.json")
-        upstream = record.get("upstream") if isinstance(record, dict) else None
-        base = upstream.get("start") if isinstance(upstream, dict) else None
-        if isinstance(base, str) and (path.parent / base / "model" / "config.json").is_file():
-            return path.parent / base / "model", path / "adapter"
-        raise UserError(f"{path}: the model that this adapter belongs to, {base}, is not beside it")
-    if not path.exists():
-        raise UserError(f"{path}: no such directory; `pippin show RECIPE` lists where the models are")
-    raise UserError(f"{path}: holds no model (config.json); `pippin show RECIPE` lists where the models are")
 
 
 def open_chat(path: Path, adapter: Path | None) -> tuple[Transformer, Tokenizer, int | None]:

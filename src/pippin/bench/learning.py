@@ -98,6 +98,7 @@ def with_baselines(p: recipe_chain.Params) -> dict[str, Stage]:
     core, prune, distill, continued = (stages[name] for name in ("core", "prune", "distill", "continued"))
     assert isinstance(continued, Pretrain)
     assert isinstance(core, Pretrain)
+    assert isinstance(continued.tokens, Tokenize)
     student = continued.model
     plain = {"tokens": continued.tokens, "mixture": core.mixture, "model": student, "seed": p.seed}
     plain["heldout_sources"] = continued.heldout_sources

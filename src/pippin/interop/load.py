@@ -44,3 +44,28 @@ def load_model(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat1
     if is_packed(directory):
         return load_packed(directory, compute_dtype)
     return load_hf(directory, compute_dtype)
+
+
+def locate(path: Path) -> tuple[Path, Path | None]:
+    """The model directory and the adapter directory that a path stands for.
+
+    A model directory stands for itself; a stage's run directory for its `model/`; the run directory of an adapter
+    stage for its `adapter/` over the model that it was trained on.
+
+    Raises:
+        UserError: there is no model.
+    """
+    if (path / "config.json").is_file():
+        return path, None
+    if (path / "model" / "config.json").is_file():
+        return path / "model", None
+    if (path / "adapter" / "adapter_config.json").is_file() and (path / "stage.json").is_file():
+        record = read_json(path / "stage.json")
+        upstream = record.get("upstream") if isinstance(record, dict) else None
+        base = upstream.get("start") if isinstance(upstream, dict) else None
+        if isinstance(base, str) and (path.parent / base / "model" / "config.json").is_file():
+            return path.parent / base / "model", path / "adapter"
+        raise UserError(f"{path}: the model that this adapter belongs to, {base}, is not beside it")
+    if not path.exists():
+        raise UserError(f"{path}: no such directory; `pippin show RECIPE` lists where the models are")
+    raise UserError(f"{path}: holds no model (config.json); `pippin show RECIPE` lists where the models are")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,8 +72,16 @@ def _spoken(directory: Path, chars: int) -> Iterator[str]:
             yield message["content"]
 
 
+class TokenStage(Stage):
+    """A stage that leaves `tokens/`."""
+
+    @abstractmethod
+    def tokenizer_dir(self, ctx: Context) -> Path:
+        """Where the tokenizer is that made them."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Tokenize(Stage):
+class Tokenize(TokenStage):
     """Encode every document and conversation into `tokens/` (see `data.packing`).
 
     Documents keep their source. Instructions become the sources `chat` (all exercises) and `chat-<task>` for
@@ -83,6 +92,9 @@ class Tokenize(Stage):
     curate: Curate
     tokenizer: TrainTokenizer
     shuffle_answers: bool = False
+
+    def tokenizer_dir(self, ctx: Context) -> Path:
+        return ctx.artifact(self.tokenizer, "tokenizer")
 
     def run(self, ctx: Context) -> None:
         tokenizer = Tokenizer.load(ctx.artifact(self.tokenizer, "tokenizer"))

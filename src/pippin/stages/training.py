@@ -23,7 +23,7 @@ from pippin.model.cross_entropy import Loss, Targets
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.heldout import as_bpb, as_losses, heldout
-from pippin.stages.tokenize import Tokenize
+from pippin.stages.tokenize import TokenStage
 from pippin.training.loop import LossFunction, TrainSpec, fit
 
 QUICK_LOOK_TOKENS = 8_192  # held-out tokens a source, while training
@@ -55,7 +55,7 @@ class TrainingStage(Stage):
         seed: of weights and batches.
     """
 
-    tokens: Tokenize
+    tokens: TokenStage
     train: TrainSpec
     mixture: dict[str, float]
     model: ModelConfig
@@ -111,7 +111,7 @@ class TrainingStage(Stage):
 
     def save(self, ctx: Context, model: Transformer) -> None:
         """Write the model as a Hugging Face directory and report its size and held-out figures."""
-        directory = ctx.artifact(self.tokens.tokenizer, "tokenizer")
+        directory = self.tokens.tokenizer_dir(ctx)
         save_hf(model, ctx.out("model"), directory)
         tokenizer = Tokenizer.load(directory)  # so that other tools' `generate` stops where a turn ends
         ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.end_id], "pad_token_id": tokenizer.pad_id}

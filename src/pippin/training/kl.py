@@ -36,7 +36,7 @@ def kl_divergence(
     where = {"positions_BT": batch.positions, "segment_ids_BT": batch.segment_ids}
     with torch.no_grad():
         h_BTD = cast(Tensor, teacher(batch.tokens, **where, hidden_only=True))
-        taught = SoftTeacher(h_BTD, teacher.embed.dense_weight())
+        taught = SoftTeacher(h_BTD, (teacher.embed if teacher.head is None else teacher.head).dense_weight())
     slots_B = None if slot is None else torch.full((len(batch.tokens),), slot, device=batch.tokens.device)
     targets = Targets(batch.targets, taught, weight, z_loss)
     return cast(Loss, student(batch.tokens, **where, slots_B=slots_B, targets=targets))
