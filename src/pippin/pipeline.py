@@ -85,13 +85,15 @@ def upstream(stage: Stage) -> dict[str, Stage]:
     return found
 
 
-def counted_fields(value: Any) -> list[dataclasses.Field[Any]]:
+def _counted(value: Any) -> list[dataclasses.Field[Any]]:
     """The fields of a dataclass that are part of an id.
 
     One whose metadata says `later` came after the first runs: it is left out while it has its default, so that what
     was computed before it keeps its id.
     """
-    return [f for f in dataclasses.fields(value) if not (f.metadata.get("later") and getattr(value, f.name) == f.default)]
+    return [
+        f for f in dataclasses.fields(value) if not (f.metadata.get("later") and getattr(value, f.name) == f.default)
+    ]
 
 
 def stage_id(stage: Stage, known: dict[int, str] | None = None) -> str:
@@ -101,7 +103,7 @@ def stage_id(stage: Stage, known: dict[int, str] | None = None) -> str:
         content = {
             "class": type(stage).__name__,
             "version": stage.version,
-            "fields": {f.name: _canonical(getattr(stage, f.name), known) for f in counted_fields(stage)},
+            "fields": {f.name: canonical(getattr(stage, f.name), known) for f in _counted(stage)},
             "inputs": dict(sorted(stage.inputs().items())),
         }
         text = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
@@ -109,15 +111,16 @@ def stage_id(stage: Stage, known: dict[int, str] | None = None) -> str:
     return known[id(stage)]
 
 
-def _canonical(value: Any, known: dict[int, str]) -> Any:
+def canonical(value: Any, known: dict[int, str] | None = None) -> Any:
+    """The JSON form of a value that an id or a signature is made of; stages are in it by their ids."""
     if isinstance(value, Stage):
         return {"stage": stage_id(value, known)}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _canonical(getattr(value, f.name), known) for f in counted_fields(value)}
+        return {f.name: canonical(getattr(value, f.name), known) for f in _counted(value)}
     if isinstance(value, Mapping):
-        return {str(key): _canonical(item, known) for key, item in value.items()}
+        return {str(key): canonical(item, known) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_canonical(item, known) for item in value]
+        return [canonical(item, known) for item in value]
     if isinstance(value, Path):
         return str(value)
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -390,7 +393,7 @@ class Graph:
                 "class": type(stage).__name__,
                 "version": stage.version,
                 "id": self.id(stage),
-                "fields": {f.name: _canonical(getattr(stage, f.name), self._ids) for f in dataclasses.fields(stage)},
+                "fields": {f.name: canonical(getattr(stage, f.name), self._ids) for f in dataclasses.fields(stage)},
                 "upstream": {field: self.directory(parent).name for field, parent in upstream(stage).items()},
                 "inputs": dict(stage.inputs()),
                 "environment": environment() | {"compile": compile},

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from pippin.errors import UserError
-from pippin.interop.hf import INDEX, hf_name, load_hf, save_hf
+from pippin.interop.hf import INDEX, load_hf, save_hf
+from pippin.interop.layouts import hf_name
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Targets
@@ -171,8 +172,8 @@ def test_old_config_form_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "word"),
     [
-        ("model_type", "llama", "model_type"),
-        ("tie_word_embeddings", False, "tie_word_embeddings"),
+        ("model_type", "gpt2", "model_type"),
+        ("tie_word_embeddings", False, "lm_head.weight: missing"),
         ("attention_bias", True, "attention_bias"),
         ("hidden_act", "gelu", "hidden_act"),
         ("use_sliding_window", True, "use_sliding_window"),
@@ -218,7 +219,7 @@ def test_damaged_directories_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lm_head"):
         load_hf(tmp_path)
     save_file({**tensors, "model.norm.weight": torch.ones(48, dtype=torch.int8)}, weights)
-    with pytest.raises(UserError, match="int8"):
+    with pytest.raises(UserError, match="I8: quantised"):
         load_hf(tmp_path)
     save_hf(ours_random(), tmp_path, shard_bytes=20_000)
     index = json.loads((tmp_path / INDEX).read_text())

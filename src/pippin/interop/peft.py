@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +16,10 @@ from torch import Tensor
 from pippin.errors import UserError
 from pippin.files import atomic_path, read_json, write_json
 from pippin.interop.hf import _read_tensors as read_tensors
-from pippin.interop.hf import from_hf_config, hf_name
+from pippin.interop.layouts import from_hf_config, hf_name
 from pippin.model.linear import Linear
 from pippin.model.transformer import Transformer
+from pippin.pipeline import canonical
 
 FORMAT_VERSION = 1
 WEIGHTS = "adapter_model.safetensors"
@@ -60,7 +60,7 @@ def base_signature(directory: str | Path) -> str:
     values = read_json(where)
     if not isinstance(values, dict):
         raise UserError(f"{where}: not an object; the file is damaged")
-    config = {"shape": asdict(from_hf_config(values, str(where))), "quantization": values.get("quantization_config")}
+    config = {"shape": canonical(from_hf_config(values, str(where))), "quantization": values.get("quantization_config")}
     tensors = {}
     for _, name, tensor in read_tensors(directory):
         content = hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()

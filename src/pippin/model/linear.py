@@ -35,7 +35,13 @@ class Linear(nn.Linear):
     lora_scale: Tensor
 
     def __init__(
-        self, in_features: int, out_features: int, *, mup_width: int, shard: Literal["column", "row"], bias: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        mup_width: int,
+        shard: Literal["column", "row"],
+        bias: bool = False,
     ) -> None:
         super().__init__(in_features, out_features, bias=bias)
         self.mup_width = mup_width

@@ -41,9 +41,7 @@ def rope_tables(
 
 
 @rope_tables.register_fake
-def _(
-    positions: Tensor, d_head: int, base: float, scaling: Sequence[float] | None = None
-) -> tuple[Tensor, Tensor]:
+def _(positions: Tensor, d_head: int, base: float, scaling: Sequence[float] | None = None) -> tuple[Tensor, Tensor]:
     shape = (*positions.shape, 1, d_head)
     return positions.new_empty(shape, dtype=torch.float32), positions.new_empty(shape, dtype=torch.float32)
 
