@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-SHIPPED = ("quickstart", "small", "on_device_3b")
+SHIPPED = ("quickstart", "small", "on_device_3b", "compress")
 BENCHES = ("train", "learning", "mup")
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 

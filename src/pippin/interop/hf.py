@@ -26,6 +26,7 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json",
 )  # fmt: skip
+_DTYPES = ("F64", "F32", "F16", "BF16")
 _HEAD = "lm_head.weight"
 _COMPUTED = "rotary_emb.inv_freq"  # old checkpoints store these frequencies; config.json says them too
 
@@ -159,7 +160,7 @@ class BlockReader:
                 raise UserError(
                     f"{file}: {name}: shape {tuple(tensor.get_shape())}, but config.json says {tuple(shape)}"
                 )
-            if not tensor.get_dtype().startswith(("F", "BF")):
+            if tensor.get_dtype() not in _DTYPES:
                 raise UserError(f"{file}: {name}: dtype {tensor.get_dtype()}: quantised weights cannot be read")
             self._stored[ours] = file, name
         missing = [name for name, (ours, _) in expected.items() if ours not in self._stored]

@@ -105,7 +105,7 @@ class Tokenize(TokenStage):
             with ctx.track(len(sources) * len(SPLITS)) as bar:
                 for source in sources:
                     for split in SPLITS:
-                        for texts in _batches(curation.read_documents(documents, source, split)):
+                        for texts in text_batches(curation.read_documents(documents, source, split)):
                             for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
                                 writer.add(source, split, ids, len(text.encode()))
                                 counts[source] += len(ids) + 1
@@ -127,7 +127,8 @@ class Tokenize(TokenStage):
         return Cost(bytes=size, other_s=1 + size / 2e6)
 
 
-def _batches(documents: Iterator[curation.Document]) -> Iterator[list[str]]:
+def text_batches(documents: Iterator[curation.Document]) -> Iterator[list[str]]:
+    """The texts in lists of some megabytes."""
     texts: list[str] = []
     chars = 0
     for document in documents:

@@ -113,9 +113,10 @@ class TrainingStage(Stage):
         """Write the model as a Hugging Face directory and report its size and held-out figures."""
         directory = self.tokens.tokenizer_dir(ctx)
         save_hf(model, ctx.out("model"), directory)
-        tokenizer = Tokenizer.load(directory)  # so that other tools' `generate` stops where a turn ends
-        ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.end_id], "pad_token_id": tokenizer.pad_id}
-        write_json(ctx.out("model") / "generation_config.json", ends)
+        if not (directory / "generation_config.json").exists():  # an imported tokenizer brings its own
+            tokenizer = Tokenizer.load(directory)  # so that other tools' `generate` stops where a turn ends
+            ends = {"eos_token_id": [tokenizer.eos_id, tokenizer.end_id], "pad_token_id": tokenizer.pad_id}
+            write_json(ctx.out("model") / "generation_config.json", ends)
         ctx.result(parameters=model.config.n_params().total, **self.figures(ctx, model))
 
     def cost(self) -> Cost:

@@ -1,0 +1,114 @@
+"""A model of another maker: brought into a run directory, and text in its own tokens."""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pippin.data import curation
+from pippin.data.foreign import ForeignTokenizer
+from pippin.data.packing import TokenWriter
+from pippin.errors import UserError
+from pippin.files import atomic_path, digest, write_json
+from pippin.interop.hf import INDEX, TOKENIZER_FILES, BlockReader, weight_files
+from pippin.interop.hf import _read_tensors as read_tensors
+from pippin.interop.hub import is_local, locate
+from pippin.model.config import ModelConfig
+from pippin.pipeline import Context, Cost, Stage
+from pippin.stages.curate import Curate
+from pippin.stages.tokenize import SPLITS, TokenStage, text_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(Stage):
+    """A dense Hugging Face directory, checked and copied as it is: `model/` (with its tokenizer) and `tokenizer/`.
+
+    Nothing is computed: the weights keep their dtype and their files, and one tensor is in memory at a time.
+
+    Args:
+        source: a directory, or "owner/name" on the hub.
+        revision: for the hub: the commit.
+        model: the shape that its config.json describes.
+    """
+
+    source: str
+    revision: str
+    model: ModelConfig
+
+    def inputs(self) -> Mapping[str, str]:
+        if not is_local(self.source):
+            return {}  # the commit says it
+        directory = locate(self.source, self.revision)
+        return {name: digest(directory / name) for name in _files(directory)}
+
+    def run(self, ctx: Context) -> None:
+        directory = locate(self.source, self.revision)
+        if BlockReader(directory).config != self.model:
+            raise UserError(f"{directory / 'config.json'}: has changed since the command began; give it again")
+        for file, name, tensor in read_tensors(directory):
+            if not tensor.isfinite().all():
+                raise UserError(f"{file}: {name}: holds NaN or infinity; fetch the file again")
+        tokenizer = ForeignTokenizer.load(directory)
+        if tokenizer.vocab_size > self.model.vocab_size:
+            raise UserError(
+                f"{directory / 'tokenizer.json'}: has ids up to {tokenizer.vocab_size - 1}, the model's vocab_size is "
+                f"{self.model.vocab_size}; tokenizer and weights are of different models"
+            )
+        for name in _files(directory):
+            _copy(directory / name, ctx.out("model") / name)
+            if name in TOKENIZER_FILES:
+                _copy(directory / name, ctx.out("tokenizer") / name)
+        for kind in ("model", "tokenizer"):
+            if not (ctx.out(kind) / "generation_config.json").exists():
+                write_json(ctx.out(kind) / "generation_config.json", {"eos_token_id": tokenizer.eos_id})
+        ctx.result(parameters=self.model.n_params().total, vocab_size=tokenizer.vocab_size)
+
+    def cost(self) -> Cost:
+        parameters = self.model.n_params().total
+        return Cost(parameters, bytes=2 * parameters, other_s=1 + 5e-9 * parameters)
+
+
+def _files(directory: Path) -> list[str]:
+    """What is copied, config.json last: a directory that has one is whole."""
+    names = [*weight_files(directory), INDEX, *TOKENIZER_FILES, "config.json"]
+    return [name for name in names if (directory / name).is_file()]
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizeText(TokenStage):
+    """Encode every document into `tokens/` with an imported model's tokenizer; conversations are left out.
+
+    Each document follows the token that the model knows as the start of a text. What ends a text differs between base
+    and chat models, so the end is never a target; every token of the text is.
+    """
+
+    curate: Curate
+    imported: Import
+
+    def tokenizer_dir(self, ctx: Context) -> Path:
+        return ctx.artifact(self.imported, "tokenizer")
+
+    def run(self, ctx: Context) -> None:
+        tokenizer = ForeignTokenizer.load(self.tokenizer_dir(ctx))
+        documents = ctx.artifact(self.curate, "documents")
+        counts: dict[str, int] = defaultdict(int)
+        with TokenWriter(ctx.out("tokens"), tokenizer.vocab_size, tokenizer.start_id) as writer:
+            for source in curation.sources_in(documents):
+                for split in SPLITS:
+                    for texts in text_batches(curation.read_documents(documents, source, split)):
+                        for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
+                            writer.add(source, split, ids, len(text.encode()), [1] * len(ids))
+                            counts[source] += len(ids)
+        ctx.result(tokens=sum(counts.values()), tokens_by_source=dict(counts))
+
+    def cost(self) -> Cost:
+        size = self.curate.cost().bytes
+        return Cost(bytes=size, other_s=1 + size / 2e6)
