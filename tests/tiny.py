@@ -37,6 +37,7 @@ PARAMS = Params(
     lengthen=TrainSpec(steps=3, seq_len=256, lr=0.001, **OFTEN),
     sft=TrainSpec(steps=4, seq_len=256, lr=0.003, **OFTEN),
     summary=TrainSpec(steps=3, seq_len=256, lr=0.003, **OFTEN),
+    tune=TrainSpec(steps=3, seq_len=64, lr=0.002, weight_decay=0.0, **OFTEN),
     recover=TrainSpec(steps=3, seq_len=128, lr=0.003, **OFTEN),
     adapters=AdapterParams(task_rank=2, recovery_rank=2, alpha_per_rank=2.0),
     heldout_sources=("stories",),

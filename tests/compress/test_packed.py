@@ -74,7 +74,7 @@ def test_config_says_what_it_is(saved: Path) -> None:
     assert config["model_type"] == "qwen3"
     settings = config["quantization_config"]
     assert settings["quant_method"] == "pippin-palette"
-    assert settings["format_version"] == 1
+    assert settings["format_version"] == 2
     assert settings["bits"][Q] == 4
     assert settings["bits"]["model.layers.1.mlp.up_proj"] == 2
     assert len(settings["bits"]) == 14
@@ -151,6 +151,10 @@ def test_only_a_packed_model_is_saved(tmp_path: Path) -> None:
         save_packed(Transformer(CONFIG), tmp_path)
     model = make_model()
     model.blocks[0].ffn.up.table += 1e-5
+    with pytest.raises(ValueError, match="127"):
+        save_packed(model, tmp_path)
+    model = make_model()
+    model.blocks[0].ffn.up.scale += 1e-5
     with pytest.raises(ValueError, match="float16"):
         save_packed(model, tmp_path)
     assert not list(tmp_path.iterdir())
@@ -184,7 +188,8 @@ DAMAGES = {
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "no such file"),
     "no config": (lambda d: (d / "config.json").unlink(), "no such file"),
     "half a config": (lambda d: (d / "config.json").write_text('{"model_type"'), "not valid JSON"),
-    "newer": (edit_config(lambda c: c["quantization_config"].update(format_version=2)), "newer than 1; update"),
+    "newer": (edit_config(lambda c: c["quantization_config"].update(format_version=3)), "newer than 2; update"),
+    "older": (edit_config(lambda c: c["quantization_config"].update(format_version=1)), "compress the model again"),
     "odd version": (edit_config(lambda c: c["quantization_config"].update(format_version="1")), "format_version"),
     "group": (edit_config(lambda c: c["quantization_config"].update(group_rows=32)), "group_rows: value 32"),
     "bits missing": (edit_config(lambda c: c["quantization_config"]["bits"].pop(Q)), f"bits: value None for {Q}"),
@@ -196,7 +201,7 @@ DAMAGES = {
     "extra tensor": (edit_tensors(lambda t: t.update(extra=torch.zeros(1))), "extra: unknown tensor"),
     "wrong dtype": (edit_tensors(lambda t: t.update({f"{Q}.table": t[f"{Q}.table"].float()})), f"{Q}.table"),
     "wrong shape": (edit_tensors(lambda t: t.update({f"{Q}.scale": t[f"{Q}.scale"][1:]})), f"{Q}.scale"),
-    "not finite": (edit_tensors(lambda t: t[f"{Q}.table"].fill_(torch.inf)), "NaN or infinity"),
+    "not finite": (edit_tensors(lambda t: t[f"{Q}.scale"].fill_(torch.inf)), "NaN or infinity"),
     "other method": (edit_config(lambda c: c.update(quantization_config={"quant_method": "gptq"})), "'gptq'"),
 }
 

@@ -119,7 +119,7 @@ def with_baselines(p: recipe_chain.Params) -> dict[str, Stage]:
 
 
 def _cut(p: recipe_chain.Params) -> recipe_chain.Params:
-    specs = ("core", "prune", "distill", "continued", "lengthen", "sft", "summary", "recover")
+    specs = ("core", "prune", "distill", "continued", "lengthen", "sft", "summary", "tune", "recover")
     return replace(p, **{name: replace(getattr(p, name), steps=2, warmup_steps=0) for name in specs})
 
 

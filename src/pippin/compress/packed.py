@@ -1,4 +1,4 @@
-"""Packed model directories: palettized projections and an int8 embedding, memory-mapped (docs/format.md)."""
+"""Packed model directories: palettized projections and int8 embeddings, memory-mapped (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pippin.compress.palettize import float16_exact
+from pippin.compress.matrix import TABLE_STEPS
 from pippin.errors import UserError
 from pippin.files import atomic_path, read_json, write_json
 from pippin.interop.hf import _copy_tokenizer as copy_tokenizer
 from pippin.interop.hf import _read_tensors as read_tensors
 from pippin.interop.hf import from_hf_config, hf_name, to_hf_config
 from pippin.model.codes import BITS, BLOCK_BYTES, GROUP_ROWS, codes_shape
+from pippin.model.embedding import Embedding
 from pippin.model.transformer import Transformer
 
 QUANT_METHOD = "pippin-palette"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 EMBEDDING_FORMAT = "int8-per-row"
-_EMBEDDING = "model.embed_tokens"
 _DTYPE_NAMES = {torch.uint8: "U8", torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
 
 
@@ -50,20 +50,21 @@ def save_packed(model: Transformer, directory: str | Path, tokenizer_dir: Path |
     tensors: dict[str, Tensor] = {}
     for name, linear in model.linears():
         stored = stored_name(name)
-        if linear.codes is None or linear.table is None or linear.scale is None or linear.mask is not None:
+        if linear.codes is None or linear.mask is not None:
             raise ValueError(f"{name}: must be palettized and without mask")
-        for part, tensor in (("table", linear.table), ("scale", linear.scale)):
-            if not torch.equal(float16_exact(tensor), tensor):
-                raise ValueError(f"{name}.{part}: holds values that float16 does not represent")
-            tensors[f"{stored}.{part}"] = tensor.half()
-        tensors[f"{stored}.codes"] = linear.codes
+        table, scale = (linear.table * TABLE_STEPS).round(), linear.scale.half()
+        if not torch.equal((table / TABLE_STEPS).float(), linear.table) or table.abs().max() > TABLE_STEPS:
+            raise ValueError(f"{name}.table: holds values that are not multiples of 1 / {TABLE_STEPS} in [-1, 1]")
+        if not torch.equal(scale.float(), linear.scale):
+            raise ValueError(f"{name}.scale: holds values that float16 does not represent")
+        tensors |= {f"{stored}.codes": linear.codes, f"{stored}.table": table.to(torch.int8), f"{stored}.scale": scale}
         bits[stored] = linear.bits
-    if model.embed.codes is None or model.embed.scale is None:
-        raise ValueError("embed: must be int8")
-    tensors[f"{_EMBEDDING}.codes"] = model.embed.codes
-    tensors[f"{_EMBEDDING}.scale"] = model.embed.scale
-    for name, norm in _norms(model).items():
-        tensors[hf_name(name)] = norm.float()
+    for name, embedding in _embeddings(model):
+        if embedding.codes is None:
+            raise ValueError(f"{name}: must be int8")
+        tensors |= {f"{stored_name(name)}.codes": embedding.codes, f"{stored_name(name)}.scale": embedding.scale}
+    for name, parameter in _dense(model).items():
+        tensors[hf_name(name)] = parameter.float()
     _write_tensors(directory / "model.safetensors", tensors)
     if tokenizer_dir is not None:
         config |= copy_tokenizer(Path(tokenizer_dir), directory)
@@ -77,9 +78,15 @@ def save_packed(model: Transformer, directory: str | Path, tokenizer_dir: Path |
     write_json(directory / "config.json", config)
 
 
-def _norms(model: Transformer) -> dict[str, Tensor]:
-    """Gains of all norms, by parameter name: what stays dense."""
-    return {name: parameter.detach() for name, parameter in model.named_parameters() if name.endswith("norm.weight")}
+def _embeddings(model: Transformer) -> list[tuple[str, Embedding]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, Embedding)]
+
+
+def _dense(model: Transformer) -> dict[str, Tensor]:
+    """What stays dense, by parameter name: everything but the weights of projections and embeddings, and adapters."""
+    packed = {f"{name}.weight" for name, _ in (*model.linears(), *_embeddings(model))}
+    named = model.named_parameters()
+    return {name: p.detach() for name, p in named if name not in packed and ".lora_" not in name}
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -126,6 +133,10 @@ def load_packed(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat
     version = settings.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise UserError(f"{where}: format_version: value {version!r}: must be a whole number; the file is damaged")
+    if version < FORMAT_VERSION:
+        raise UserError(
+            f"{where}: format_version: value {version}: an early form of the format; compress the model again"
+        )
     if version > FORMAT_VERSION:
         raise UserError(
             f"{where}: format_version: value {version}: newer than {FORMAT_VERSION}; update Pippin to read it"
@@ -143,20 +154,22 @@ def load_packed(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat
         chosen = bits.get(stored) if isinstance(bits, dict) else None
         if chosen not in BITS:
             raise UserError(f"{where}: bits: value {chosen!r} for {stored}: must be one of {BITS}; the file is damaged")
-        out_features = linear.out_features
-        groups, *_ = shape = codes_shape(chosen, out_features, linear.in_features)
+        groups, *_ = shape = codes_shape(chosen, linear.out_features, linear.in_features)
         linear.pack(
             take(f"{stored}.codes", torch.uint8, shape),
-            take(f"{stored}.table", torch.float16, (groups, 2**chosen)),
-            take(f"{stored}.scale", torch.float16, (out_features,)),
+            (take(f"{stored}.table", torch.int8, (groups, 2**chosen)).float() / TABLE_STEPS),
+            take(f"{stored}.scale", torch.float16, (linear.out_features,)),
             chosen,
         )
-    model.embed.codes = take(f"{_EMBEDDING}.codes", torch.int8, (config.vocab_size, config.d_model))
-    model.embed.scale = take(f"{_EMBEDDING}.scale", torch.float32, (config.vocab_size,)).clone()
-    model.embed.register_parameter("weight", None)
-    for name, norm in _norms(model).items():
-        module = model.get_submodule(name.removesuffix(".weight"))
-        module.weight = nn.Parameter(take(hf_name(name), torch.float32, tuple(norm.shape)).clone())
+    for name, embedding in _embeddings(model):
+        rows, width = embedding.num_embeddings, embedding.embedding_dim
+        embedding.codes = take(f"{stored_name(name)}.codes", torch.int8, (rows, width))
+        embedding.scale = take(f"{stored_name(name)}.scale", torch.float32, (rows,)).clone()
+        embedding.register_parameter("weight", None)
+    for name, parameter in _dense(model).items():
+        module = model.get_submodule(name.rpartition(".")[0])
+        dense = take(hf_name(name), torch.float32, tuple(parameter.shape)).clone()
+        setattr(module, name.rpartition(".")[2], nn.Parameter(dense))
     finish()
     return model.requires_grad_(False)
 

@@ -48,9 +48,9 @@ class Size:
 
 
 def projection_bytes(out_features: int, in_features: int, bits: int) -> int:
-    """Bytes of a palettized projection: codes with their padding, float16 table and row scales."""
-    table = -(-out_features // GROUP_ROWS) * 2**bits
-    return math.prod(codes_shape(bits, out_features, in_features)) + _FLOAT16_BYTES * (table + out_features)
+    """Bytes of a palettized projection: codes with their padding, int8 tables and float16 row scales."""
+    tables = -(-out_features // GROUP_ROWS) * 2**bits
+    return math.prod(codes_shape(bits, out_features, in_features)) + tables + _FLOAT16_BYTES * out_features
 
 
 def model_size(model: Transformer, bits: Mapping[str, int] | None = None, adapter_rank: int = 0) -> Size:

@@ -63,7 +63,7 @@ class Mixtures:
 
 @dataclass(frozen=True)
 class Params:
-    """Every number of the chain."""
+    """Every number of the chain; `plan` is a bitplan.json to use instead of choosing bits."""
 
     corpus: Curate
     vocab_size: int
@@ -76,9 +76,11 @@ class Params:
     lengthen: TrainSpec
     sft: TrainSpec
     summary: TrainSpec
+    tune: TrainSpec
     recover: TrainSpec
     adapters: AdapterParams
     bits_per_weight: float = 3.7
+    plan: str = ""
     teacher_weight: float = 0.9
     seed: int = 0
     heldout_sources: tuple[str, ...] = field(default=("world", "stdlib"))
@@ -153,6 +155,8 @@ def chain(p: Params) -> dict[str, Stage]:
         model=long,
         mixture=p.mixtures.recover,
         bits_per_weight=p.bits_per_weight,
+        plan=p.plan,
+        tune=p.tune,
         seed=p.seed,
         **chat_sources,
     )

@@ -45,8 +45,9 @@ PARAMS = Params(
     lengthen=TrainSpec(steps=60, batch_size=2, seq_len=1_024, lr=0.001, warmup_steps=5, floor=0.1, weight_decay=1e-5),
     sft=TrainSpec(steps=1_500, batch_size=4, seq_len=512, lr=0.004, warmup_steps=20, floor=0.05, weight_decay=1e-5),
     summary=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
+    tune=TrainSpec(steps=120, batch_size=4, seq_len=512, lr=0.002, warmup_steps=10, floor=0.02, weight_decay=0.0),
     recover=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.003, warmup_steps=10, weight_decay=1e-5),
-    adapters=AdapterParams(task_rank=8, recovery_rank=4),
+    adapters=AdapterParams(task_rank=8, recovery_rank=2),
     heldout_sources=("python", "packages", "stories", "tasks"),
 )
 

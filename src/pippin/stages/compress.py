@@ -2,63 +2,159 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
 
-from pippin.compress.allocate import plan_bits
+from pippin.compress import allocate
 from pippin.compress.packed import save_packed
-from pippin.compress.palettize import collect_second_moments, palettize
+from pippin.compress.palettize import Candidates, candidates, check_plan, install
 from pippin.compress.size import model_size
-from pippin.data.loader import Loader
-from pippin.files import write_json
+from pippin.compress.tune import Tunable
+from pippin.data.loader import Batch, Loader
+from pippin.errors import UserError
+from pippin.files import read_json, write_json
 from pippin.interop.load import load_model
 from pippin.model.config import ModelConfig
-from pippin.pipeline import Context, Cost, Stage
+from pippin.model.cross_entropy import Loss
+from pippin.model.transformer import Transformer
+from pippin.pipeline import Context, Cost, Stage, digest_tree
 from pippin.stages.heldout import as_bpb, heldout
-from pippin.stages.tokenize import Tokenize
+from pippin.stages.tokenize import TokenStage
 from pippin.stages.training import FULL_LOOK_TOKENS
+from pippin.training.kl import kl_divergence
+from pippin.training.loop import TrainSpec, fit
 
-CALIBRATION_ROWS = 8
+CALIBRATION_ROWS = 4
+SENSITIVITY_ROW = 128  # many short rows: a mixture of texts even in few tokens
+PLAN, SENSITIVITY = "bitplan.json", "sensitivity.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Compress(Stage):
     """Palettize `start` to at most `bits_per_weight` over the projections, tables and scales included (afm 11).
 
-    `mixture` is the calibration text: it weighs the inputs by their second moments and ranks the projections.
-    The plan is kept as `model/bitplan.json`. `model` is the shape.
+    `model/bitplan.json` has the bits chosen and `model/sensitivity.json` what the choice was made from.
+
+    Args:
+        tokens, mixture, seed: the calibration text.
+        start: a dense model; `model` is its shape.
+        bits_per_weight: target of the plan.
+        calibration_tokens: for the second moments of the layers' inputs.
+        sensitivity: how the plan is chosen: "measured" KL to the float model on `sensitivity_tokens`, one projection
+            at 2 and at 4 bits at a time; or "proxy", the share of its output that each projection loses, which needs no
+            evaluation.
+        plan: a bitplan.json to use instead.
+        tune: trains tables and row scales with KL to the float model, codes fixed; None leaves them.
     """
 
-    tokens: Tokenize
+    version = 2
+
+    tokens: TokenStage
     start: Stage
     model: ModelConfig
     mixture: dict[str, float]
     bits_per_weight: float
     heldout_sources: tuple[str, ...]
-    calibration_tokens: int = 16_384
+    calibration_tokens: int = 32_768
+    sensitivity: Literal["measured", "proxy"] = "measured"
+    sensitivity_tokens: int = 2_048
+    plan: str = ""
+    tune: TrainSpec | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tune is not None:
+            self.tune.check()
+        for name in ("calibration_tokens", "sensitivity_tokens"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+
+    def inputs(self) -> Mapping[str, str]:
+        return {"plan": digest_tree(Path(self.plan).expanduser())} if self.plan else {}
 
     def run(self, ctx: Context) -> None:
         model = load_model(ctx.artifact(self.start, "model"))
-        tokens = ctx.artifact(self.tokens, "tokens")
-        seq_len = self.model.max_seq_len
-        loader = Loader(tokens, self.mixture, "train", seq_len, CALIBRATION_ROWS, self.seed)
-        steps = max(1, self.calibration_tokens // loader.tokens_per_step)
-        moments = collect_second_moments(model, (loader.batch(step) for step in range(steps)))
-        plan = plan_bits(model, self.bits_per_weight, moments)
-        with ctx.track(self.model.n_params().total) as bar:
-            palettize(model, plan, moments, progress=bar.advance)
-        save_packed(model, ctx.out("model"), ctx.artifact(self.tokens.tokenizer, "tokenizer"))
-        write_json(ctx.out("model") / "bitplan.json", plan)
+        given = self._given_plan(model)
+        choices = {name: (bits,) for name, bits in given.items()} if given else None
+        batches = self._batches(ctx, self.calibration_tokens)
+        with ctx.track(self.model.n_matmul_params()) as bar:
+            found = candidates(model, batches, choices, progress=bar.advance)
+        plan = given or self._choose(ctx, model, found)
+        install(model, {name: found[name][bits] for name, bits in plan.items()})
+        if self.tune is not None:
+            self._tune(ctx, model)
+        save_packed(model, ctx.out("model"), self.tokens.tokenizer_dir(ctx))
+        write_json(ctx.out("model") / PLAN, plan)
         size = model_size(model)
         ctx.result(
             parameters=self.model.n_params().total,
             bits_per_weight=size.bits_per_weight,
             bits_per_parameter=size.bits_per_parameter,
-            **as_bpb(heldout(model, tokens, self.heldout_sources, seq_len, FULL_LOOK_TOKENS)),
+            **self._figures(ctx, model),
         )
+
+    def _batches(self, ctx: Context, tokens: int, seq_len: int | None = None) -> list[Batch]:
+        directory = ctx.artifact(self.tokens, "tokens")
+        seq_len = min(seq_len or self.model.max_seq_len, self.model.max_seq_len)
+        loader = Loader(directory, self.mixture, "train", seq_len, CALIBRATION_ROWS, self.seed)
+        return [loader.batch(step) for step in range(max(1, tokens // loader.tokens_per_step))]
+
+    def _given_plan(self, model: Transformer) -> dict[str, int]:
+        if not self.plan:
+            return {}
+        path = Path(self.plan).expanduser()
+        plan = read_json(path)
+        if not isinstance(plan, dict):
+            raise UserError(f"{path}: must be an object of projection: bits; export it again")
+        try:
+            check_plan(plan, (name for name, _ in model.linears()))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return plan
+
+    def _choose(self, ctx: Context, model: Transformer, found: Candidates) -> dict[str, int]:
+        if self.sensitivity == "measured":
+            batches = self._batches(ctx, self.sensitivity_tokens, SENSITIVITY_ROW)
+            rises = allocate.kl_rises(model, found, batches)
+            tokens = sum(int((batch.segment_ids != 0).sum()) for batch in batches)
+            record = allocate.as_sensitivity(rises, allocate.KL_UNIT, tokens)
+        else:
+            rises = allocate.error_rises(found)
+            record = allocate.as_sensitivity(rises, allocate.ERROR_UNIT, self.calibration_tokens)
+        write_json(ctx.out("model") / SENSITIVITY, record)
+        shapes = {name: (linear.out_features, linear.in_features) for name, linear in model.linears()}
+        return allocate.choose_bits(rises, shapes, self.bits_per_weight)
+
+    def _tune(self, ctx: Context, model: Transformer) -> None:
+        assert self.tune is not None
+        teacher = load_model(ctx.artifact(self.start, "model"), self.tune.dtype).requires_grad_(False)
+        tunable = Tunable(model.requires_grad_(False))
+        model.compute_dtype = self.tune.dtype
+
+        def loss(batch: Batch, step: int) -> Loss:
+            tunable.install()
+            return kl_divergence(model, teacher, batch)
+
+        directory = ctx.artifact(self.tokens, "tokens")
+        loader = Loader(directory, self.mixture, "train", self.tune.seq_len, self.tune.batch_size, self.seed + 1)
+        fit(tunable, loss, loader.batch, self.tune, ctx, partial(self._figures, ctx, model))
+        tunable.finish()
+
+    def _figures(self, ctx: Context, model: Transformer) -> dict[str, float]:
+        tokens = ctx.artifact(self.tokens, "tokens")
+        return as_bpb(heldout(model, tokens, self.heldout_sources, self.model.max_seq_len, FULL_LOOK_TOKENS))
 
     def cost(self) -> Cost:
         count = self.model.n_params()
-        forward = self.calibration_tokens * self.model.forward_flops_per_token(self.model.max_seq_len)
+        forward = self.model.forward_flops_per_token(self.model.max_seq_len)
+        measured = 2 * 7 * self.model.n_layers * self.sensitivity_tokens if self.sensitivity == "measured" else 0
+        flops = (self.calibration_tokens + measured) * forward
+        tokens = self.calibration_tokens
+        if self.tune is not None:  # a student's step without gradients of weights, and the teacher's forward pass
+            flops += self.tune.train_flops(self.model)
+            tokens += self.tune.tokens
         size = int(count.non_embedding * self.bits_per_weight / 8 + count.embedding)
-        return Cost(count.total, self.calibration_tokens, forward, size, other_s=1 + 2e-6 * count.non_embedding)
+        return Cost(count.total, tokens, flops, size, other_s=1 + 1e-5 * count.non_embedding)
