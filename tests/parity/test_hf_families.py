@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pippin.errors import UserError
 from pippin.interop.hf import BlockReader, load_hf, save_hf
 from pippin.interop.layouts import family_of, from_hf_config, hf_name, to_hf_config
+from pippin.interop.peft import base_signature, save_adapter
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.cross_entropy import Targets
@@ -238,3 +239,20 @@ def test_a_configuration_survives_the_trip() -> None:
                 BASE, qk_norm=qk_norm, qkv_bias=qkv_bias, post_norm=post_norm, tied=tied, rope_scaling=scaling
             )
             assert from_hf_config(json.loads(json.dumps(to_hf_config(config)))) == config
+
+
+@pytest.mark.parametrize("case", ["qwen2-tied", "llama3.2", "olmo2"])
+def test_adapters_of_ours_open_in_peft(tmp_path: Path, case: str) -> None:
+    peft = pytest.importorskip("peft")
+    theirs_random(case).save_pretrained(tmp_path / "base")
+    ours = load_hf(tmp_path / "base", torch.float32)
+    for _, linear in ours.linears():
+        linear.add_adapters(1, 3)
+        linear.lora_B.data.normal_(std=0.3)
+    save_adapter(ours, 0, tmp_path / "adapter", base_signature(tmp_path / "base"), dtype=torch.float32)
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()(tokens()).logits
+        adapted = ours(tokens(), slots_B=torch.zeros(2, dtype=torch.int64))
+    assert (adapted - ours(tokens())).abs().max() > 0.1
+    torch.testing.assert_close(adapted, expected, atol=1e-4, rtol=0)
