@@ -21,6 +21,8 @@ from pippin.interop.load import load_model
 from pippin.interop.peft import base_signature, load_adapter
 from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.transformer import Transformer
+from pippin.stages.heldout import heldout
+from pippin.stages.training import FULL_LOOK_TOKENS
 
 WORDS = ["keeper", "house", "wrote", "letter", "every", "day", "of", "the", "year", "sent", "harbour", "boat"]
 CONFIG = ModelConfig(
@@ -83,6 +85,7 @@ def runs(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
     outcome = run(place, runs, "student_d_ff=48")
     assert outcome.code == 0, outcome
+    (runs / "output").write_text(outcome.out, encoding="utf-8")
     return runs
 
 
@@ -131,10 +134,22 @@ def test_out_comes_a_packed_model_with_its_recovery(runs: Path) -> None:
     assert record(runs, "recover")["results"]["bpb_folder"] > 0
 
 
+def test_the_summary_compares_with_the_import(runs: Path) -> None:
+    results = record(runs, "compare")["results"]
+    tokens = directory(runs, "tokens") / "tokens"
+    whole = load_model(directory(runs, "import") / "model")
+    expected = heldout(whole, tokens, ("folder",), 48, FULL_LOOK_TOKENS)["folder"].bits_per_byte
+    assert results["bpb_imported"] == pytest.approx(expected, rel=1e-6)
+    assert results["bpb_recovered"] == record(runs, "recover")["results"]["bpb_folder"]
+    out = (runs / "output").read_text()
+    assert f"imported   {expected:.4f}  +0.00%" in out
+    assert str(directory(runs, "compress") / "model") in out
+
+
 def test_without_pruning_nothing_is_trained_before_compression(place: Path, tmp_path: Path) -> None:
     shown = command("show", "compress", f"model={place / 'model'}", *TINY, "--json", "--runs", tmp_path)
     stages = [stage["name"] for stage in json.loads(shown.out)["stages"]]
-    assert stages == ["curate", "import", "tokens", "compress", "recover"]
+    assert stages == ["curate", "import", "tokens", "compress", "recover", "compare"]
     assert not list(tmp_path.iterdir())
 
 

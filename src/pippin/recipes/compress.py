@@ -17,7 +17,7 @@ from pippin.stages.adapter import Adapter
 from pippin.stages.compress import Compress
 from pippin.stages.curate import Curate
 from pippin.stages.distill import Distill
-from pippin.stages.imported import Import, TokenizeText
+from pippin.stages.imported import Compare, Import, TokenizeText
 from pippin.stages.prune import Prune
 from pippin.training.loop import TrainSpec
 
@@ -98,4 +98,5 @@ def compress(p: Params = PARAMS) -> dict[str, Stage]:
         mode="windows",
         **common,
     )
-    return stages | {"compress": packed, "recover": recover}
+    compare = Compare(imported=imported, compressed=packed, recovered=recover)
+    return stages | {"compress": packed, "recover": recover, "compare": compare}

@@ -1,4 +1,4 @@
-"""A model of another maker: brought into a run directory, and text in its own tokens."""
+"""A model of another maker: brought into a run directory, text in its own tokens, and what compression cost it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from pathlib import Path
 
 from pippin.data import curation
 from pippin.data.foreign import ForeignTokenizer
+from pippin.data.loader import EvalReader
 from pippin.data.packing import TokenWriter
 from pippin.errors import UserError
-from pippin.files import atomic_path, digest, write_json
+from pippin.evaluate.streamed import streamed_bits_per_byte
+from pippin.files import atomic_path, digest, write_json, write_text
 from pippin.interop.hf import INDEX, TOKENIZER_FILES, BlockReader, weight_files
 from pippin.interop.hf import _read_tensors as read_tensors
 from pippin.interop.hub import is_local, locate
 from pippin.model.config import ModelConfig
 from pippin.pipeline import Context, Cost, Stage
+from pippin.stages.adapter import Adapter
+from pippin.stages.compress import Compress
 from pippin.stages.curate import Curate
+from pippin.stages.heldout import ROWS
 from pippin.stages.tokenize import SPLITS, TokenStage, text_batches
+from pippin.stages.training import FULL_LOOK_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +118,42 @@ class TokenizeText(TokenStage):
     def cost(self) -> Cost:
         size = self.curate.cost().bytes
         return Cost(bytes=size, other_s=1 + size / 2e6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Stage):
+    """`report/summary.txt`: bits, and held-out bits per byte of the imported, the packed and the recovered model.
+
+    All three are of the same text in the rows that `recovered` was trained on.
+    """
+
+    imported: Import
+    compressed: Compress
+    recovered: Adapter
+
+    def run(self, ctx: Context) -> None:
+        tokens = ctx.artifact(self.recovered.tokens, "tokens")
+        (source,) = self.recovered.heldout_sources
+        text = EvalReader(tokens, source, "heldout", self.recovered.train.seq_len, ROWS, FULL_LOOK_TOKENS)
+        original = streamed_bits_per_byte(BlockReader(ctx.artifact(self.imported, "model")), text)
+        sizes, recovered = (ctx.record(stage)["results"] for stage in (self.compressed, self.recovered))
+        figures = {
+            "imported": original.bits_per_byte,
+            "packed": recovered["before"][f"bpb_{source}"],
+            "recovered": recovered[f"bpb_{source}"],
+        }
+        bits = {name: sizes[name] for name in ("bits_per_weight", "bits_per_parameter")}
+        lines = [
+            "",
+            f"Bits per weight {bits['bits_per_weight']:.2f} (projections, tables and scales included); "
+            f"{bits['bits_per_parameter']:.2f} bits per parameter of the whole file",
+            f"Held-out bits per byte ({text.n_tokens:,} tokens, less is better)",
+            *(f"  {name:<10} {value:.4f}  {value / figures['imported'] - 1:+.2%}" for name, value in figures.items()),
+            f"Packed model: {ctx.directory(self.compressed) / 'model'}",
+            f"Recovery adapter: {ctx.directory(self.recovered) / 'adapter'}",
+        ]
+        write_text(ctx.out("report") / "summary.txt", "\n".join(lines) + "\n")
+        ctx.result(**{f"bpb_{name}": value for name, value in figures.items()}, **bits)
+
+    def cost(self) -> Cost:
+        return Cost(flops=FULL_LOOK_TOKENS * self.imported.model.forward_flops_per_token(self.recovered.train.seq_len))
