@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tests.model.reference import random_tokens, tiny_model
 from tests.model.test_config import IMPORTED
 
+from pippin.compress.packed import load_packed, save_packed
+from pippin.compress.palettize import palettize
 from pippin.interop.hf import save_hf
 from pippin.interop.peft import base_signature, load_adapter, save_adapter
 from pippin.model.transformer import Transformer
@@ -80,3 +83,22 @@ def test_adapters_know_their_base(kind: str, tmp_path: Path) -> None:
         next(p for name, p in model.named_parameters() if name.endswith(("bias", "norm.weight"))).add_(1)
     save_hf(model, tmp_path / "other")
     assert base_signature(tmp_path / "other") != signature
+
+
+@pytest.mark.parametrize("kind", IMPORTED)
+def test_a_packed_directory_holds_it_all_under_its_own_names(kind: str, tmp_path: Path) -> None:
+    model = model_of(kind)
+    palettize(model, {name: 4 for name, _ in model.linears()})
+    save_packed(model, tmp_path / "packed")
+    packed = load_packed(tmp_path / "packed", torch.float32)
+    assert packed.config == model.config
+    torch.testing.assert_close(packed(random_tokens()), model(random_tokens()))
+    # What stays dense, and the two tables, are called there as in the dense directory.
+    save_hf(model, tmp_path / "dense")
+    dense, stored = (
+        load_file(tmp_path / "dense" / "model.safetensors"),
+        load_file(tmp_path / "packed" / "model.safetensors"),
+    )
+    assert {name.rpartition(".")[0] for name in stored} == {name.rpartition(".")[0] for name in dense}
+    for name in dense.keys() & stored.keys():
+        assert torch.equal(dense[name], stored[name])

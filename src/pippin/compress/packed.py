@@ -15,7 +15,7 @@ from pippin.errors import UserError
 from pippin.files import atomic_path, read_json, write_json
 from pippin.interop.hf import _copy_tokenizer as copy_tokenizer
 from pippin.interop.hf import _read_tensors as read_tensors
-from pippin.interop.hf import from_hf_config, hf_name, to_hf_config
+from pippin.interop.layouts import from_hf_config, hf_name, to_hf_config
 from pippin.model.codes import BITS, BLOCK_BYTES, GROUP_ROWS, codes_shape
 from pippin.model.embedding import Embedding
 from pippin.model.transformer import Transformer
@@ -64,7 +64,7 @@ def save_packed(model: Transformer, directory: str | Path, tokenizer_dir: Path |
             raise ValueError(f"{name}: must be int8")
         tensors |= {f"{stored_name(name)}.codes": embedding.codes, f"{stored_name(name)}.scale": embedding.scale}
     for name, parameter in _dense(model).items():
-        tensors[hf_name(name)] = parameter.float()
+        tensors[hf_name(name, model.config.post_norm)] = parameter.float()
     _write_tensors(directory / "model.safetensors", tensors)
     if tokenizer_dir is not None:
         config |= copy_tokenizer(Path(tokenizer_dir), directory)
@@ -168,7 +168,7 @@ def load_packed(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat
         embedding.register_parameter("weight", None)
     for name, parameter in _dense(model).items():
         module = model.get_submodule(name.rpartition(".")[0])
-        dense = take(hf_name(name), torch.float32, tuple(parameter.shape)).clone()
+        dense = take(hf_name(name, config.post_norm), torch.float32, tuple(parameter.shape)).clone()
         setattr(module, name.rpartition(".")[2], nn.Parameter(dense))
     finish()
     return model.requires_grad_(False)
