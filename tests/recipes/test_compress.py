@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pippin.interop.load import load_model
 from pippin.interop.peft import base_signature, load_adapter
 from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.transformer import Transformer
+from pippin.recipes.compress import PARAMS
 from pippin.stages.heldout import heldout
 from pippin.stages.training import FULL_LOOK_TOKENS
 
@@ -151,6 +154,26 @@ def test_without_pruning_nothing_is_trained_before_compression(place: Path, tmp_
     stages = [stage["name"] for stage in json.loads(shown.out)["stages"]]
     assert stages == ["curate", "import", "tokens", "compress", "recover", "compare"]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_of_the_page_are_understood(
+    place: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(place / "model"))
+    page = (repository / "docs" / "compress.md").read_text(encoding="utf-8")
+    lines = [line.removeprefix("$ pippin ") for line in page.splitlines() if line.startswith("$ ")]
+    assert len(lines) == 5
+    for line in lines:
+        words = line.replace("/path/to", str(place)).split()
+        shown = command("show", *words[1:], *TINY, "--runs", tmp_path)
+        assert shown.code == 0, shown
+    told = {
+        name
+        for row in re.findall(r"^\| (`.*?`) \|", page, flags=re.MULTILINE)
+        for name in re.findall(r"`([\w.]+)`", row)
+    }
+    assert {field.name for field in fields(PARAMS)} - told == {"corpus", "seed"}
+    assert {"import", "tokens", "compress", "recover", "compare"} <= told
 
 
 def copy_with(place: Path, target: Path, change: Any) -> str:
