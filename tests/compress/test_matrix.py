@@ -11,12 +11,12 @@ from torch import Tensor
 from pippin.compress import matrix
 from pippin.compress.kmeans import nearest, optimal_table
 from pippin.compress.matrix import (
-    _compensated_codes,
-    _descended_codes,
-    _refit,
     compensated,
+    compensated_codes,
+    descended_codes,
     output_error,
     palettize_weight,
+    refitted,
     rounding,
     sorted_palette,
     storable,
@@ -126,12 +126,12 @@ def test_compensation_loses_far_less_output_on_correlated_inputs(bits: int) -> N
     assert (palette.dense() - weight).norm() > 0  # by the output, not by the weights: those may be further off
 
 
-def test_compensated_codes_of_independent_inputs_are_the_nearest() -> None:
+def testcompensated_codes_of_independent_inputs_are_the_nearest() -> None:
     weight, inputs = random(32, 150), rounding(torch.diag(random(150, seed=1).abs()))
     palette = palettize_weight(weight, 4)
     rows = palette.rows()
     nearest_codes = (weight[:, :, None] - rows[:, None, :]).abs().argmin(2)
-    assert torch.equal(_compensated_codes(weight, palette, inputs).long(), nearest_codes)
+    assert torch.equal(compensated_codes(weight, palette, inputs).long(), nearest_codes)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
@@ -139,7 +139,7 @@ def test_each_code_is_the_best_one_with_the_others_as_they_are(bits: int, monkey
     monkeypatch.setattr(matrix, "_SWEEPS", 50)  # until nothing moves
     weight, inputs = random(16, 20), rounding(correlated(20))
     palette = palettize_weight(weight, bits)
-    palette = palette._replace(indices=_descended_codes(weight, palette, inputs))
+    palette = palette._replace(indices=descended_codes(weight, palette, inputs))
     least = output_error(weight, palette, inputs.moments)
     for row in range(0, 16, 5):
         for k in range(20):
@@ -158,14 +158,14 @@ def test_refit_never_loses_more_for_its_codes(seed: int, bits: int, rows: int) -
     for indices in (palette.indices, noise.to(torch.uint8)):  # good codes, and codes that mean nothing
         start = palette._replace(indices=indices)
         before, after = (
-            output_error(weight, p, inputs.moments) for p in (start, _refit(weight, start, inputs.moments))
+            output_error(weight, p, inputs.moments) for p in (start, refitted(weight, start, inputs.moments))
         )
         assert after <= before * 1.01 + 1e-6  # tables are rounded to multiples of 1 / 127
 
 
-def test_more_rounds_are_never_worse_and_the_result_is_deterministic() -> None:
+def test_more_refits_are_never_worse_and_the_result_is_deterministic() -> None:
     weight, inputs = random(32, 64), rounding(correlated(64))
-    errors = [compensated(weight, 2, inputs, rounds=rounds)[1] for rounds in (0, 1, 2, 3)]
+    errors = [compensated(weight, 2, inputs, refits=refits)[1] for refits in (0, 1, 2, 3)]
     assert errors == sorted(errors, reverse=True)
     assert errors[3] < errors[1] < errors[0]
     first, second = compensated(weight, 2, inputs)[0], compensated(weight, 2, inputs)[0]

@@ -27,9 +27,9 @@ DAMPING = 0.01
 TABLE_STEPS = 127  # table values are multiples of 1 / 127 between -1 and 1
 _ALTERNATIONS = 3  # rounds of {codes, row scales, table}; five more would lower the error by another 1 %
 _CHUNK_VALUES = 1 << 18  # weights that are clustered at a time: the working set stays in the cache
-# Rounds of {sweeps, refit}. With 16 values a refit gains little and costs most (a 3B model's takes half an hour on two
-# cores); with 4 values the third still gains (docs/LOG.md).
-ROUNDS = {2: 3, 4: 1}
+# Refits of table and scales, each followed by sweeps. With 16 values one gains 1 % and would take half an hour of a 3B
+# model's on two cores; with 4 values the second still gains (docs/LOG.md).
+REFITS = {2: 2, 4: 0}
 _SWEEPS = 3
 _COLUMNS = 64  # inputs that are rounded before the rest hears of their errors in one product
 _REFIT_ROWS = 64
@@ -191,14 +191,14 @@ def rounding(moments: Tensor) -> Rounding:
 
 
 @torch.no_grad()
-def compensated(weight: Tensor, bits: int, inputs: Rounding, rounds: int | None = None) -> tuple[Palette, float]:
+def compensated(weight: Tensor, bits: int, inputs: Rounding, refits: int | None = None) -> tuple[Palette, float]:
     """Palettize a matrix so that its output, not its weights, changes least.
 
     Args:
         weight: [out, in].
         bits: 4 or 2.
         inputs: the second moments of its inputs, from `rounding`.
-        rounds: of {sweeps, refit} after the first compensated codes; None takes ROUNDS.
+        refits: of table and scales; None takes REFITS.
     Returns:
         The palette and its `output_error`: the best on the way.
     Raises:
@@ -207,17 +207,18 @@ def compensated(weight: Tensor, bits: int, inputs: Rounding, rounds: int | None 
     weight = _checked(weight, bits)
     palette = best = palettize_weight(weight, bits, inputs.moments.diagonal())
     least = output_error(weight, best, inputs.moments)
-    palette = palette._replace(indices=_compensated_codes(weight, palette, inputs))
-    for _ in range(ROUNDS[bits] if rounds is None else rounds):
-        palette = palette._replace(indices=_descended_codes(weight, palette, inputs))
-        for candidate in (palette, palette := _refit(weight, palette, inputs.moments)):
-            error = output_error(weight, candidate, inputs.moments)
-            if error < least:
-                best, least = candidate, error
+    palette = palette._replace(indices=compensated_codes(weight, palette, inputs))
+    for refit in range(1 + (REFITS[bits] if refits is None else refits)):
+        if refit:
+            palette = refitted(weight, palette, inputs.moments)
+        palette = palette._replace(indices=descended_codes(weight, palette, inputs))
+        error = output_error(weight, palette, inputs.moments)
+        if error < least:
+            best, least = palette, error
     return best, least
 
 
-def _compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
+def compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
     """Codes uint8 [out, in]: inputs in order, each error spread over the inputs that are still to come."""
     left = weight[:, inputs.order].contiguous()
     values = palette.rows()
@@ -238,7 +239,7 @@ def _compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Te
     return torch.empty_like(codes).index_copy_(1, inputs.order, codes)
 
 
-def _descended_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
+def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
     """Codes uint8 [out, in] after sweeps in which each takes the entry that is best with all others as they are.
 
     With R = W - W' and G = R H, the best value of W'[:, k] is W'[:, k] + G[:, k] / H[k, k]. Nothing gets worse.
@@ -262,7 +263,7 @@ def _descended_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tens
     return codes
 
 
-def _refit(weight: Tensor, palette: Palette, moments: Tensor) -> Palette:
+def refitted(weight: Tensor, palette: Palette, moments: Tensor) -> Palette:
     """Tables and row scales that lose least for given codes, by least squares in turns; rounded to the format.
 
     With Z the one-hot codes of a row, what it loses depends on its table t and scale s through M = Z H Z' and

@@ -71,6 +71,7 @@ def model_size(model: Transformer, bits: Mapping[str, int] | None = None, adapte
             projections += _FLOAT32_BYTES * out_features * in_features
         adapter += _FLOAT16_BYTES * adapter_rank * (out_features + in_features)
     rows, width = model.embed.num_embeddings, model.embed.embedding_dim
+    tables = 1 if model.head is None else 2
     int8 = bits is not None or model.embed.codes is not None
     counts = model.config.n_params()
     weights = model.config.n_matmul_params()
@@ -78,7 +79,7 @@ def model_size(model: Transformer, bits: Mapping[str, int] | None = None, adapte
         projection_weights=weights,
         parameters=counts.total,
         projection_bytes=projections,
-        embedding_bytes=rows * (width + _FLOAT32_BYTES) if int8 else _FLOAT32_BYTES * rows * width,
+        embedding_bytes=tables * rows * (width + _FLOAT32_BYTES if int8 else _FLOAT32_BYTES * width),
         norm_bytes=_FLOAT32_BYTES * (counts.non_embedding - weights),
         adapter_bytes=adapter,
     )

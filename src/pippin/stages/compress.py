@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from torch import nn
+
 from pippin.compress import allocate
 from pippin.compress.packed import save_packed
 from pippin.compress.palettize import Candidates, candidates, check_plan, install
@@ -16,9 +18,11 @@ from pippin.compress.tune import Tunable
 from pippin.data.loader import Batch, Loader
 from pippin.errors import UserError
 from pippin.files import read_json, write_json
+from pippin.interop.hf import BlockReader
 from pippin.interop.load import load_model
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Loss
+from pippin.model.linear import Linear
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage, digest_tree
 from pippin.stages.heldout import as_bpb, heldout
@@ -48,6 +52,8 @@ class Compress(Stage):
             evaluation.
         plan: a bitplan.json to use instead.
         tune: trains tables and row scales with KL to the float model, codes fixed; None leaves them.
+
+    With a plan or the proxy, and without tuning, the float model is never whole in memory: it passes block by block.
     """
 
     version = 2
@@ -76,12 +82,19 @@ class Compress(Stage):
         return {"plan": digest_tree(Path(self.plan).expanduser())} if self.plan else {}
 
     def run(self, ctx: Context) -> None:
-        model = load_model(ctx.artifact(self.start, "model"))
+        reader = BlockReader(ctx.artifact(self.start, "model"))
+        model = reader.skeleton()
+        by_block = self.tune is None and (self.sensitivity == "proxy" or bool(self.plan))
+        for part in ("embed", "norm", "head") if by_block else ("",):
+            if part != "head" or model.head is not None:
+                reader.load(model, part)
         given = self._given_plan(model)
         choices = {name: (bits,) for name, bits in given.items()} if given else None
         batches = self._batches(ctx, self.calibration_tokens)
         with ctx.track(self.model.n_matmul_params()) as bar:
-            found = candidates(model, batches, choices, progress=bar.advance)
+            load = partial(_load_block, reader, model) if by_block else None
+            drop = partial(_drop_weights, model) if by_block else None
+            found = candidates(model, batches, choices, load, drop, bar.advance)
         plan = given or self._choose(ctx, model, found)
         install(model, {name: found[name][bits] for name, bits in plan.items()})
         if self.tune is not None:
@@ -158,3 +171,14 @@ class Compress(Stage):
             tokens += self.tune.tokens
         size = int(count.non_embedding * self.bits_per_weight / 8 + count.embedding)
         return Cost(count.total, tokens, flops, size, other_s=1 + 1e-5 * count.non_embedding)
+
+
+def _load_block(reader: BlockReader, model: Transformer, number: int) -> None:
+    reader.load(model, f"blocks.{number}")
+
+
+def _drop_weights(model: Transformer, number: int) -> None:
+    """Free the matrices of a block; its norms stay."""
+    for linear in model.blocks[number].modules():
+        if isinstance(linear, Linear):
+            linear.weight = nn.Parameter(linear.weight.to("meta"), requires_grad=False)
