@@ -156,6 +156,15 @@ def test_without_pruning_nothing_is_trained_before_compression(place: Path, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_block_by_block(place: Path, tmp_path: Path) -> None:
+    outcome = run(place, tmp_path, "by_block=true", "compress")
+    assert outcome.code == 0, outcome
+    settings = record(tmp_path, "compress")["fields"]
+    assert (settings["sensitivity"], settings["tune"]) == ("proxy", None)
+    assert load_model(directory(tmp_path, "compress") / "model").head is not None
+    assert not list(tmp_path.glob("recover-*"))
+
+
 def test_the_commands_of_the_page_are_understood(
     place: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

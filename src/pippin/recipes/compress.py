@@ -33,6 +33,8 @@ class Params:
         revision: for the hub: the commit, 40 hex digits.
         corpus: the text; `corpus.folder` takes the place of the library.
         bits_per_weight: over the projections, tables and scales included.
+        by_block: compress with one block in memory at a time: bits are chosen by the error of each projection, not
+            by the measured loss, and the tables are not trained.
         student_d_ff: width to prune the FFN to, followed by distillation from the model itself; 0 leaves it.
         recovery_rank: of the accuracy-recovery adapter.
         prune, distill, recover: steps and learning rates (prune and distill only with `student_d_ff`).
@@ -43,6 +45,7 @@ class Params:
     revision: str = ""
     corpus: Curate = field(default_factory=lambda: Curate(stdlib_bytes=4_000_000))
     bits_per_weight: float = 3.7
+    by_block: bool = False
     student_d_ff: int = 0
     recovery_rank: int = 16
     prune: TrainSpec = field(default_factory=lambda: TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.001, **_FINE))
@@ -88,7 +91,14 @@ def compress(p: Params = PARAMS) -> dict[str, Stage]:
         )
         shape = student
         stages |= {"prune": prune, "distill": distill}
-    packed = Compress(start=dense, model=shape, bits_per_weight=p.bits_per_weight, tune=p.tune, **common)
+    packed = Compress(
+        start=dense,
+        model=shape,
+        bits_per_weight=p.bits_per_weight,
+        sensitivity="proxy" if p.by_block else "measured",
+        tune=None if p.by_block else p.tune,
+        **common,
+    )
     recover = Adapter(
         train=p.recover,
         model=shape,
