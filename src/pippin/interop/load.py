@@ -9,7 +9,9 @@ import torch
 from pippin.compress.packed import QUANT_METHOD, load_packed
 from pippin.errors import UserError
 from pippin.files import read_json
-from pippin.interop.hf import load_hf
+from pippin.interop.hf import load_hf, read_config
+from pippin.interop.layouts import from_hf_config
+from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
 
 
@@ -44,6 +46,17 @@ def load_model(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat1
     if is_packed(directory):
         return load_packed(directory, compute_dtype)
     return load_hf(directory, compute_dtype)
+
+
+def read_shape(directory: Path) -> ModelConfig:
+    """The shape of a model directory of either kind, from its config.json.
+
+    Raises:
+        UserError: what `is_packed` raises, or a setting that cannot be computed.
+    """
+    if is_packed(directory):
+        return from_hf_config(read_json(directory / "config.json"), str(directory / "config.json"))
+    return read_config(directory)
 
 
 def locate(path: Path) -> tuple[Path, Path | None]:

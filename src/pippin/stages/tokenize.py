@@ -113,7 +113,7 @@ class Tokenize(TokenStage):
             for split in SPLITS:
                 records = list(instruct.read(conversations, split))
                 if self.shuffle_answers and split == "train":
-                    records = _deal_answers(records)
+                    records = deal_answers(records)
                 for record in records:
                     source = f"chat-{record['task']}" if record["task"] in OWN_SOURCE else "chat"
                     rendered = render(tokenizer, record["messages"], conversation_id=record["id"])
@@ -141,7 +141,7 @@ def text_batches(documents: Iterator[curation.Document]) -> Iterator[list[str]]:
         yield texts
 
 
-def _deal_answers(records: list[Instruction]) -> list[Instruction]:
+def deal_answers(records: list[Instruction]) -> list[Instruction]:
     """The records with the answers of each task permuted among them."""
     by_task: dict[str, list[Instruction]] = defaultdict(list)
     for record in records:
