@@ -250,6 +250,44 @@ def scatter(title: str, x_unit: str, y_unit: str, dots: Sequence[Dot]) -> Markup
     )
 
 
+# Bits against loss
+
+
+def trade_off(title: str, x_unit: str, y_unit: str, curve: Any, chosen: Any) -> Markup | None:
+    """A falling curve through pairs [x, y], and the point on it that was chosen; None where there is no curve."""
+    line, choice = points(curve), points([chosen] if chosen else [])
+    if len(line) < 2:
+        return None
+    left, top, right, bottom = 54.0, 30.0, 470.0, 250.0
+    low_x, high_x = line[0][0], line[-1][0]
+    high = _padded([y for _, y in [*line, *choice]])[1]
+
+    def place(x: float, y: float) -> Point:
+        return left + (right - left) * (x - low_x) / ((high_x - low_x) or 1.0), bottom - (bottom - top) * y / high
+
+    marks = ticks(0.0, high)
+    parts = [_line(left, place(low_x, y)[1], right, place(low_x, y)[1], "grid") for y in marks]
+    parts += [_label(left - 8, place(low_x, y)[1] + 4.5, decimals(y, _digits(marks)), "tick", "end") for y in marks]
+    across = ticks(low_x, high_x)
+    for x in across:
+        at = place(x, 0.0)[0]
+        words = decimals(x, _digits(across))
+        parts += [_line(at, bottom, at, bottom + 5, "axis"), _label(at, bottom + 20, words, "tick", "middle")]
+    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line))
+    parts += [_line(left, bottom, right, bottom, "axis"), element("polyline", points=places, class_="smooth")]
+    for x, y in choice:
+        at = place(x, y)
+        anchor, shift = ("end", -10) if at[0] > (left + right) / 2 else ("start", 10)
+        parts += [
+            marker(1, *at, "mark s1", 6),
+            _label(at[0] + shift, at[1] - 24, "this model's plan", "name", anchor),
+            _label(at[0] + shift, at[1] - 9, f"{decimals(x, 2)} bits, {decimals(y, 4)}", "tick", anchor),
+        ]
+    return _drawing(
+        294, title, *parts, _label(0, 12, y_unit, "unit"), _label(right, bottom + 38, x_unit, "unit", "end")
+    )
+
+
 # Won back
 
 

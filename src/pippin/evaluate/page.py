@@ -14,6 +14,8 @@ order of their dicts.
     sizes       [{"name": str, "mb": number, "bits_per_byte": number, "kind": str}]; mb: of the whole file, in 10^6
                 bytes; kind: "float" | "compressed" | "recovered" (compressed with its adapter) | "control"
     sizes_unit  str: what their bits per byte are of; the first of texts, if it is missing
+    bits        {"curve": [[bits, rise]], "chosen": [bits, rise], "unit": str}: for budgets of bits per weight, the
+                rise of the loss that the best plan of 2 and 4 bits is expected to cost, and the model's own plan
     recovery    {"float_adapter", "compressed", "compressed_adapter": number, "unit": str}
                 bits per byte of the float model with the same adapter, of the compressed model alone, and of the
                 compressed model with its recovery adapter; unit: "bits per byte on (a)" unless said otherwise
@@ -61,7 +63,7 @@ _KINDS = {"float": 0, "compressed": 1, "recovered": 2, "control": 3}
 def render(results: Results) -> str:
     """The whole page. See the module's docstring for `results`."""
     sections = [
-        _stages(results), _curves(results), _sizes(results), _recovery(results), _exact_match(results),
+        _stages(results), _curves(results), _sizes(results), _bits(results), _recovery(results), _exact_match(results),
         _samples(results), _times(results), _curation(results), _notes(results),
     ]  # fmt: skip
     present = [section for section in sections if section is not None]
@@ -266,6 +268,24 @@ def _sizes(results: Results) -> Section | None:
                "scales, embedding and adapter.", class_="lead")  # fmt: skip
     body = [element("figure", chart), element("div", table(head, rows, class_="numbers"), class_="beside")]
     return "size", "Size against loss", join([words, element("div", *body, class_="figures")])
+
+
+def _bits(results: Results) -> Section | None:
+    part = _part(results, "bits")
+    unit = str(part.get("unit") or "loss")
+    title = "Bits per weight against the expected rise of the loss"
+    chart = charts.trade_off(
+        title, "bits per weight, tables and scales included", unit, part.get("curve"), part.get("chosen")
+    )
+    if chart is None:
+        return None
+    words = [
+        _p("Each projection was tried at 2 and at 4 bits by itself, and what that costs was measured."),
+        _p("The curve is the best plan for each size, if such costs add up. What tuning and the recovery adapter win "
+           "back afterwards is not in it."),
+    ]  # fmt: skip
+    body = [element("figure", chart), element("div", *words, class_="said")]
+    return "bits", "Bits against loss", element("div", *body, class_="figures")
 
 
 def _recovery(results: Results) -> Section | None:

@@ -1,7 +1,7 @@
 """The chain at a size that learns real text: the same code as `quickstart`, other numbers.
 
-Mostly the standard library and installed packages (source code and documentation), each seen about once; one to three
-hours on two cores, minutes on a GPU. Compile it: `pippin run small --compile`.
+Mostly the standard library and installed packages (source code and documentation), each seen once or twice; an hour
+or two on two cores, minutes on a GPU. Compile it: `pippin run small --compile`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pippin.training.loop import TrainSpec
 
 # Pure-Python packages that the installation of Pippin itself brings; their licences are recorded at curation.
 PACKAGES = ("sympy", "networkx", "torch", "numpy", "rich", "pydantic", "jinja2", "typer", "fsspec", "mpmath")
-_TEXT = {"python": 0.4, "packages": 0.4, "stories": 0.07, "tasks": 0.13}
+_TEXT = {"python": 0.55, "packages": 0.3, "stories": 0.05, "tasks": 0.1}
 
 PARAMS = Params(
     corpus=Curate(
@@ -21,14 +21,14 @@ PARAMS = Params(
         world_tasks=16_000,
         stdlib_bytes=12_000_000,
         packages=PACKAGES,
-        package_bytes=12_000_000,
+        package_bytes=8_000_000,
         instruct_world=16_000,
         instruct_python=12_000,
     ),
     vocab_size=4_096,
-    # Widths are multiples of 256; heads and RoPE base as in the quickstart, for the same reason.
+    # Heads and RoPE base as in the quickstart, for the same reason.
     shape=Shape(
-        d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, d_head=64, d_ff=1_536, student_d_ff=512, rope_base=10_000
+        d_model=256, n_layers=4, n_heads=4, n_kv_heads=2, d_head=64, d_ff=1_152, student_d_ff=384, rope_base=10_000
     ),
     mixtures=Mixtures(
         core=_TEXT,
@@ -38,7 +38,7 @@ PARAMS = Params(
         summary={"chat-docstring": 1.0},
         recover=_TEXT | {"chat": 0.2},
     ),
-    core=TrainSpec(steps=3_000, batch_size=4, seq_len=512, lr=0.005, warmup_steps=60),
+    core=TrainSpec(steps=3_500, batch_size=4, seq_len=512, lr=0.005, warmup_steps=60),
     prune=TrainSpec(steps=200, batch_size=4, seq_len=512, lr=0.002, warmup_steps=10),
     distill=TrainSpec(steps=1_500, batch_size=4, seq_len=512, lr=0.003, warmup_steps=20),
     continued=TrainSpec(steps=600, batch_size=4, seq_len=512, lr=0.002, warmup_steps=20, floor=0.1, weight_decay=1e-5),

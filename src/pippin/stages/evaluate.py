@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pippin import __version__, files
+from pippin.compress.allocate import choose_bits
 from pippin.compress.size import model_size
 from pippin.data import instruct
 from pippin.data.loader import EvalReader
@@ -25,7 +26,7 @@ from pippin.interop.peft import load_adapter
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage, read_metrics
 from pippin.stages.adapter import SLOT, Adapter
-from pippin.stages.compress import Compress
+from pippin.stages.compress import SENSITIVITY, Compress
 from pippin.stages.pretrain import Pretrain
 from pippin.stages.sft import Sft
 from pippin.stages.tokenize import Tokenize
@@ -33,6 +34,7 @@ from pippin.stages.training import FULL_LOOK_TOKENS, TrainingStage
 
 SAMPLE_TASKS = ("read", "summary", "form")
 RECORDS_PER_TASK = 25
+BUDGETS = 24  # points of the curve of bits against loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class Evaluate(Stage):
             ],
             "sizes": self._sizes(ctx),
             "sizes_unit": f"bits per byte, mean of {', '.join(self.heldout_sources)}",
+            "bits": self._bits(ctx),
             "recovery": recovery,
             "exact_match": grades,
             "samples": samples,
@@ -200,6 +203,28 @@ class Evaluate(Stage):
             "compressed_adapter": mean(recovered),
             "unit": f"bits per byte, mean of {', '.join(sources)}",
             "share": (compressed - mean(recovered)) / lost if lost > 0 else None,
+        }
+
+    def _bits(self, ctx: Context) -> dict[str, Any]:
+        """Expected rise of the loss against bits per weight, from the sensitivities of the compress stage."""
+        directory = ctx.artifact(self.compressed, "model")
+        if not (directory / SENSITIVITY).exists():
+            return {}
+        stored = files.read_json(directory / SENSITIVITY)
+        rises = {name: {int(b): rise for b, rise in options.items()} for name, options in stored["rises"].items()}
+        model = load_model(directory)
+        shapes = {name: (linear.out_features, linear.in_features) for name, linear in model.linears()}
+
+        def point(plan: dict[str, int]) -> list[float]:
+            return [model_size(model, plan).bits_per_weight, sum(rises[name][bits] for name, bits in plan.items())]
+
+        lowest, highest = (point(dict.fromkeys(shapes, bits))[0] for bits in (2, 4))
+        targets = [lowest + (highest - lowest) * i / BUDGETS for i in range(BUDGETS + 1)]
+        curve = [point(choose_bits(rises, shapes, target + 1e-9)) for target in targets]
+        return {
+            "curve": curve,
+            "chosen": point({name: linear.bits for name, linear in model.linears()}),
+            "unit": stored["unit"],
         }
 
     def _exact_match(self, ctx: Context) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
