@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -148,7 +149,7 @@ def _batches(graph: Graph, core: Pretrain, split: str, tokens: int, seq_len: int
 
 def _inputs(model: Transformer, batches: list[Batch]) -> dict[str, Rounding]:
     """What compensation needs of the inputs of every projection, by name."""
-    found = {}
+    found: dict[str, Rounding] = {}
     for number, moments in second_moments(model, batches):
         for first, names in SHARED_INPUT.items():
             prepared = rounding(moments[first])
@@ -210,43 +211,33 @@ class _Bench:
         for system in systems:
             self.result.row("projections", f"{system}: {reason}", "KL", None, "nats/token")
 
-    def _bits(self, per_matrix: Callable[[int, int], float]) -> float:
-        """Average of bits for a matrix [out, in] over all projections."""
-        total = sum(per_matrix(*weight.shape) * weight.numel() for weight in self.float_weights.values())
-        return total / sum(weight.numel() for weight in self.float_weights.values())
+    def _per_weight(self, bits: float, dim: int) -> float:
+        """Average over all weights of so many bits for each row (`dim` 1) or column (0) of 16-wide groups."""
+        weights = list(self.float_weights.values())
+        return sum(bits * w.numel() / w.shape[dim] for w in weights) / sum(w.numel() for w in weights)
 
     def baselines(self) -> None:
         """Simple public schemes, computed here: integers by blocks of 32, and palettes as Core ML Tools makes them."""
-        self.each("int4 round to nearest, blocks of 32", 4.5, lambda _, weight: _round_to_nearest(weight))
+        self.each("int4 round to nearest, blocks of 32", 4.5, _round_to_nearest)
         for bits in (4, 2):
-            table = self._bits(lambda _, width, bits=bits: bits + 2**bits / width)  # float16 tables for 16 rows
-            self.each(f"k-means palette {bits} bit, 16 rows", table, lambda _, w, bits=bits: _plain_palette(w, bits))
-            columns = self._bits(lambda out, _, bits=bits: bits + 2**bits / out)
-            self.each(
-                f"k-means palette {bits} bit, 16 columns", columns, lambda _, w, bits=bits: _plain_palette(w.T, bits).T
-            )
+            rows = self._per_weight(2**bits, 1)  # float16 tables for 16 rows
+            columns = self._per_weight(2**bits, 0)
+            self.each(f"k-means palette {bits} bit, 16 rows", bits + rows, partial(_plain_palette, bits))
+            self.each(f"k-means palette {bits} bit, 16 columns", bits + columns, partial(_column_palette, bits))
         for system in ("torchao int4", "GPTQ int4"):
             self.not_measured((system,), "no such package for this machine's package index")
 
     def ablation(self, inputs: Mapping[str, Rounding]) -> None:
         """Each step of ours added to the one before."""
         for bits in (4, 2):
-            size = self._bits(lambda _, width, bits=bits: bits + (2**bits / 2 + 16) / width)
             case = f"ablation, {bits} bit"
-            table = self._bits(lambda _, width, bits=bits: bits + 2**bits / width)
-            self.each("plain k-means", table, lambda _, w, bits=bits: _plain_palette(w, bits), case)
-            self.each("+ row scale", size, lambda _, w, bits=bits: palettize_weight(w, bits).dense(), case)
-            self.each(
-                "+ sensitivity weights", size,
-                lambda name, w, bits=bits: palettize_weight(w, bits, inputs[name].moments.diagonal()).dense(), case,
-            )  # fmt: skip
-            self.each(
-                "+ error compensation", size, lambda name, w, bits=bits: _only_compensated(w, bits, inputs[name]), case
-            )  # fmt: skip
-            self.each(
-                "+ coordinate descent and refits", size,
-                lambda name, w, bits=bits: compensated(w, bits, inputs[name])[0].dense(), case,
-            )  # fmt: skip
+            table = self._per_weight(2**bits, 1)
+            ours = self._per_weight(2**bits / 2 + 16, 1)
+            self.each("plain k-means", bits + table, partial(_plain_palette, bits), case)
+            self.each("+ row scale", bits + ours, partial(_row_scaled, bits), case)
+            self.each("+ sensitivity weights", bits + ours, partial(_weighted, bits, inputs), case)
+            self.each("+ error compensation", bits + ours, partial(_only_compensated, bits, inputs), case)
+            self.each("+ coordinate descent and refits", bits + ours, partial(_compensated, bits, inputs), case)
 
     def llama(self, directory: Path, inputs: Mapping[str, Rounding], runs: Path) -> None:
         """llama.cpp's types by its own quantiser, without and with an importance matrix."""
@@ -304,22 +295,38 @@ class _Bench:
             self.result.ratio(f"projections ours {name}, tuned", "KL", theirs, value, "<=", aim, reason)
 
 
-def _round_to_nearest(weight: Tensor, block: int = 32) -> Tensor:
-    blocks = weight.view(len(weight), -1, block)
+def _round_to_nearest(_: str, weight: Tensor) -> Tensor:
+    blocks = weight.view(len(weight), -1, 32)
     scale = (blocks.abs().amax(2, keepdim=True) / 7).half().float()
     return ((blocks / scale.where(scale > 0, 1)).round().clamp(-8, 7) * scale).view_as(weight)
 
 
-def _plain_palette(weight: Tensor, bits: int) -> Tensor:
+def _plain_palette(bits: int, _: str, weight: Tensor) -> Tensor:
     """One table for 16 rows by optimal k-means, no scales."""
     values = weight.reshape(-1, GROUP_ROWS * weight.shape[1])
     table = optimal_table(values, torch.ones_like(values), 2**bits).half().float()
     return table.gather(1, nearest(values, table)).view_as(weight)
 
 
-def _only_compensated(weight: Tensor, bits: int, inputs: Rounding) -> Tensor:
-    palette = palettize_weight(weight, bits, inputs.moments.diagonal())
-    return palette._replace(indices=compensated_codes(weight, palette, inputs)).dense()
+def _column_palette(bits: int, name: str, weight: Tensor) -> Tensor:
+    return _plain_palette(bits, name, weight.T.contiguous()).T.contiguous()
+
+
+def _row_scaled(bits: int, _: str, weight: Tensor) -> Tensor:
+    return palettize_weight(weight, bits).dense()
+
+
+def _weighted(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tensor) -> Tensor:
+    return palettize_weight(weight, bits, inputs[name].moments.diagonal()).dense()
+
+
+def _only_compensated(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tensor) -> Tensor:
+    palette = palettize_weight(weight, bits, inputs[name].moments.diagonal())
+    return palette._replace(indices=compensated_codes(weight, palette, inputs[name])).dense()
+
+
+def _compensated(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tensor) -> Tensor:
+    return compensated(weight, bits, inputs[name])[0].dense()
 
 
 def _trained(bench: _Bench, graph: Graph, core: Pretrain, plans: Mapping[str, dict[str, int]], p: Params) -> None:
@@ -351,5 +358,5 @@ def _trained(bench: _Bench, graph: Graph, core: Pretrain, plans: Mapping[str, di
     for label, adapter in adapters.items():
         base, directory = whole.artifact(adapter.start, "model"), whole.artifact(adapter, "adapter")
         bench.adapted(label, base, directory, adapter.rank)
-    rank = f"adapter of rank {p.adapter_rank}"
-    bench.recovered(f"ours 3.5 + {rank}", f"float + {rank}")
+    same = f"adapter of rank {p.adapter_rank}"
+    bench.recovered(f"ours 3.5 + {same}", f"float + {same}")

@@ -10,12 +10,12 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 
 import torch
 
 from pippin.bench.result import Result
 from pippin.compress.palettize import Candidate, candidates
+from pippin.data.loader import Batch
 from pippin.model.config import PRESETS, ModelConfig
 from pippin.model.transformer import Transformer
 from pippin.progress import Screen
@@ -75,17 +75,13 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     return result
 
 
-def _text(config: ModelConfig, tokens: int) -> list[SimpleNamespace]:
+def _text(config: ModelConfig, tokens: int) -> list[Batch]:
     """Random batches of about so many tokens."""
     generator = torch.Generator().manual_seed(1)
     positions = torch.arange(_SEQ_LEN).expand(_ROWS, -1)
     segments = torch.ones_like(positions)
     return [
-        SimpleNamespace(
-            tokens=torch.randint(config.vocab_size, (_ROWS, _SEQ_LEN), generator=generator),
-            positions=positions,
-            segment_ids=segments,
-        )
+        Batch(torch.randint(config.vocab_size, (_ROWS, _SEQ_LEN), generator=generator), segments, positions, segments)
         for _ in range(max(1, tokens // (_ROWS * _SEQ_LEN)))
     ]
 

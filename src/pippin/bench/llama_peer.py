@@ -1,7 +1,7 @@
 """llama.cpp's quantised types for a model of ours: its own quantiser, in an environment of its own.
 
-The environment is made once with pip (it compiles llama.cpp, some minutes); `llama_quantise.py` runs in it. Files go
-back and forth: safetensors of float weights in, safetensors of what they became out.
+The environment is made once with pip (it compiles llama.cpp, some minutes); `peers/llama_quantise.py` runs in it.
+Files go back and forth: safetensors of float weights in, safetensors of what they became out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def environment(directory: Path) -> Path:
     python = directory / "bin" / "python"
     if not (directory / "READY").exists():
         venv.create(directory, with_pip=True)
-        command = [python, "-m", "pip", "install", "-qq", "--disable-pip-version-check", *PACKAGES]
+        command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", *PACKAGES]
         print("installing llama.cpp for comparison (once; some minutes)", file=sys.stderr)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -94,7 +94,7 @@ def quantise(
     }  # fmt: skip
     with atomic_path(given) as temporary:
         save_file(tensors, temporary, metadata={"settings": json.dumps(settings)})
-    script = Path(__file__).with_name("llama_quantise.py")
+    script = Path(__file__).parent / "peers" / "llama_quantise.py"
     done = subprocess.run([python, script, given, directory], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotInstalledError(f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")

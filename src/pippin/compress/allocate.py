@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Rises = dict[str, dict[int, float]]  # projection -> bits -> rise of the loss
 # Above so many partial plans, sizes are counted in steps of 1 / MAX_PARTIAL_PLANS of what has to be saved.
 MAX_PARTIAL_PLANS = 100_000
-KL_UNIT, ERROR_UNIT = "KL nats per token", "relative output error"
+Unit = Literal["KL nats per token", "relative output error"]
 
 
 @torch.no_grad()
@@ -80,9 +80,7 @@ def error_rises(found: Candidates) -> Rises:
     return {name: {bits: candidate.error for bits, candidate in options.items()} for name, options in found.items()}
 
 
-def as_sensitivity(
-    rises: Rises, unit: Literal["KL nats per token", "relative output error"], tokens: int
-) -> dict[str, Any]:
+def as_sensitivity(rises: Rises, unit: Unit, tokens: int) -> dict[str, Any]:
     """The form of `sensitivity.json`: {"unit", "tokens", "rises": {projection: {"2": rise, "4": rise}}}."""
     table = {name: {str(bits): rise for bits, rise in sorted(options.items())} for name, options in rises.items()}
     return {"unit": unit, "tokens": tokens, "rises": table}

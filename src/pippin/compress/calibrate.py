@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pippin.errors import UserError
 from pippin.model.attention import make_layout
@@ -14,7 +14,7 @@ from pippin.model.attention import make_layout
 if TYPE_CHECKING:
     from pippin.data.loader import Batch
     from pippin.model.linear import Linear
-    from pippin.model.transformer import Block, Transformer
+    from pippin.model.transformer import Transformer
 
 # Projections of a block that read the same input, by the one at which it is looked at.
 SHARED_INPUT = {
@@ -67,7 +67,7 @@ def second_moments(
         yield number, {name: total / count for name, total in sums.items()}
 
 
-def _watch(block: Block, keep_BT: Tensor, sums: dict[str, Tensor]) -> list[torch.utils.hooks.RemovableHandle]:
+def _watch(block: nn.Module, keep_BT: Tensor, sums: dict[str, Tensor]) -> list[torch.utils.hooks.RemovableHandle]:
     """Add x'x of what the block's matrices read to `sums` while it runs."""
 
     def hook(name: str) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from pippin.compress.matrix import Palette, compensated, palettize_weight, round
 from pippin.errors import UserError
 from pippin.model.codes import BITS, pack, unpack
 from pippin.model.embedding import Embedding
+from pippin.model.linear import Linear
 
 if TYPE_CHECKING:
     from pippin.data.loader import Batch
@@ -69,7 +70,9 @@ def candidates(
         for first, names in SHARED_INPUT.items():
             inputs = rounding(moments.pop(first))
             for name in names:
-                weight = block.get_submodule(name).weight
+                linear = block.get_submodule(name)
+                assert isinstance(linear, Linear)
+                weight = linear.weight
                 full = f"blocks.{number}.{name}"
                 choices = BITS if bits is None else bits[full]
                 found[full] = {choice: _candidate(*compensated(weight, choice, inputs)) for choice in choices}

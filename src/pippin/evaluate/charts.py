@@ -276,12 +276,12 @@ def trade_off(title: str, x_unit: str, y_unit: str, curve: Any, chosen: Any) -> 
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*p) for p in line))
     parts += [_line(left, bottom, right, bottom, "axis"), element("polyline", points=places, class_="smooth")]
     for x, y in choice:
-        at = place(x, y)
-        anchor, shift = ("end", -10) if at[0] > (left + right) / 2 else ("start", 10)
+        mx, my = place(x, y)
+        anchor, shift = ("end", -10) if mx > (left + right) / 2 else ("start", 10)
         parts += [
-            marker(1, *at, "mark s1", 6),
-            _label(at[0] + shift, at[1] - 24, "this model's plan", "name", anchor),
-            _label(at[0] + shift, at[1] - 9, f"{decimals(x, 2)} bits, {decimals(y, 4)}", "tick", anchor),
+            marker(1, mx, my, "mark s1", 6),
+            _label(mx + shift, my - 24, "this model's plan", "name", anchor),
+            _label(mx + shift, my - 9, f"{decimals(x, 2)} bits, {decimals(y, 4)}", "tick", anchor),
         ]
     return _drawing(
         294, title, *parts, _label(0, 12, y_unit, "unit"), _label(right, bottom + 38, x_unit, "unit", "end")

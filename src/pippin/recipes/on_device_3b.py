@@ -62,6 +62,7 @@ PARAMS = Params(
     # 6.3: constant 2e-5; steps and rows are ours.
     sft=TrainSpec(steps=2_000, batch_size=512, seq_len=4_096, lr=2e-5, schedule="constant", weight_decay=1e-5),
     summary=TrainSpec(steps=1_000, batch_size=64, seq_len=4_096, lr=1e-3, warmup_steps=50, weight_decay=1e-5),  # ours
+    tune=TrainSpec(steps=1_000, batch_size=64, seq_len=4_096, lr=1e-3, warmup_steps=50, weight_decay=0.0),  # ours
     # 11.2: about 10B tokens.
     recover=TrainSpec(steps=4_768, batch_size=512, seq_len=4_096, lr=1e-3, warmup_steps=100, weight_decay=1e-5),
     adapters=AdapterParams(task_rank=16, recovery_rank=16),  # 10.4

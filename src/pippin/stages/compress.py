@@ -133,10 +133,10 @@ class Compress(Stage):
             batches = self._batches(ctx, self.sensitivity_tokens, SENSITIVITY_ROW)
             rises = allocate.kl_rises(model, found, batches)
             tokens = sum(int((batch.segment_ids != 0).sum()) for batch in batches)
-            record = allocate.as_sensitivity(rises, allocate.KL_UNIT, tokens)
+            record = allocate.as_sensitivity(rises, "KL nats per token", tokens)
         else:
             rises = allocate.error_rises(found)
-            record = allocate.as_sensitivity(rises, allocate.ERROR_UNIT, self.calibration_tokens)
+            record = allocate.as_sensitivity(rises, "relative output error", self.calibration_tokens)
         write_json(ctx.out("model") / SENSITIVITY, record)
         shapes = {name: (linear.out_features, linear.in_features) for name, linear in model.linears()}
         return allocate.choose_bits(rises, shapes, self.bits_per_weight)
