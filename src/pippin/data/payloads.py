@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pippin.data.records import Split, fraction_of
 from pippin.data.world_stories import KIN, TIMES, TREATS, WEATHER
 from pippin.data.world_tasks import exercise
-from pippin.data.world_words import COLORS, ITEMS, NAMES, PLACES, Draw
+from pippin.data.world_words import ITEMS, NAMES, PLACES, Draw
 
 HELDOUT_PAIRS = 0.10
 ASKS = {
@@ -71,7 +71,7 @@ class _Facts:
         return what
 
     def thing(self, name: str) -> str:
-        return self._pair(name, f"{self.draw.pick(COLORS)} {self.draw.pick(ITEMS)}")
+        return self._pair(name, self.draw.pick(ITEMS))
 
     def place(self, name: str) -> str:
         return self._pair(name, self.draw.pick(tuple(PLACES)))
@@ -94,63 +94,60 @@ def _small_talk(draw: Draw) -> str:
 
 
 def _email(draw: Draw, found: _Facts) -> tuple[list[str], str]:
-    """Header lines and a body: something that happened, a request, or both."""
+    """Header lines and a body: something that happened, or a request."""
     sender, to = draw.some(NAMES, 2)
-    parts = draw.below(4)  # half of them have both
-    said, told = [], []
-    subject = "hello"
-    if parts != 0:
+    kind = draw.below(3)
+    if kind == 0:
         verb, thing, place = draw.pick(("lost", "found", "made")), found.thing(sender), found.place(sender)
-        at = f"{PLACES[place]} the {place}"
-        said.append(f"I {verb} a {thing} {at}.")
-        told.append(f"{verb} a {thing} {at}")
-        subject = f"the {thing}"
-    if parts != 1:
-        place, hour = found.place(to), 1 + draw.below(9)
-        what = f"bring a {found.thing(to)} to" if draw.below(2) else "come to"
-        request = f"{what} the {place} at {hour}"
-        said.append(draw.pick((f"Can you {request}?", f"Please {request}.")))
-        told.append(f"asks {to} to {request}")
-        if draw.below(2):
-            subject = f"the {place} at {hour}"
+        told = f"{verb} a {thing} {PLACES[place]} the {place}"
+        said, subject = f"I {told}.", f"the {thing}"
+    else:
+        hour = 1 + draw.below(9)
+        if kind == 1:
+            thing = found.thing(to)
+            request, subject = f"bring a {thing} at {hour}", f"the {thing}"
+        else:
+            place = found.place(to)
+            request, subject = f"come to the {place} at {hour}", f"the {place}"
+        said = draw.pick((f"Can you {request}?", f"Please {request}."))
+        told = f"asks {to} to {request}"
+    body = [said]
     for _ in range(draw.below(3)):
-        said.insert(draw.below(len(said) + 1), _small_talk(draw))
+        body.insert(draw.below(len(body) + 1), _small_talk(draw))
+    header = [f"From: {sender}", f"To: {to}", f"Subject: {draw.pick((subject, 'hello'))}"]
     greeting = draw.pick((f"Hi {to},", f"Dear {to},"))
-    header = [f"From: {sender}", f"To: {to}", f"Subject: {subject}"]
-    return [*header, f"{greeting} {' '.join(said)}", sender], f"{sender} {' and '.join(told)}."
+    return [*header, f"{greeting} {' '.join(body)}", sender], f"{sender} {told}."
 
 
 def _message(draw: Draw, found: _Facts) -> tuple[list[str], str]:
-    """Two people: one asks where the other is, or for something, or both; the other answers."""
+    """Two people: one asks where the other is, or for something; the other answers."""
     one, other = draw.some(NAMES, 2)
-    parts = draw.below(4)
-    lines, told = [], []
-    if parts != 0:
+    if draw.below(3) == 0:
         place = found.place(other)
         at = f"{PLACES[place]} the {place}"
-        lines += [f"{one}: {draw.pick(('Where are you?', 'Where are you now?'))}", f"{other}: I am {at}."]
-        told.append(f"is {at}")
-    if parts != 1:
-        what = f"bring a {found.thing(other)} to the {found.place(other)}"
-        lines.append(f"{one}: {draw.pick((f'Can you {what}?', f'Please {what}.'))}")
+        lines = [f"{one}: {draw.pick(('Where are you?', 'Where are you now?'))}", f"{other}: I am {at}."]
+        told = f"is {at}"
+    else:
+        what = f"bring a {found.thing(other)}" if draw.below(2) else f"come to the {found.place(other)}"
+        lines = [f"{one}: {draw.pick((f'Can you {what}?', f'Please {what}.'))}"]
         if draw.below(3):
             hour = 1 + draw.below(9)
             lines.append(f"{other}: {draw.pick((f'Yes, at {hour}.', f'I will, at {hour}.'))}")
-            told.append(f"will {what} at {hour}")
+            told = f"will {what} at {hour}"
         else:
             lines.append(f"{other}: {draw.pick(('No, I cannot.', 'No, not now.'))}")
-            told.append(f"cannot {what}")
+            told = f"cannot {what}"
     if draw.below(2):
         lines.insert(0, f"{draw.pick((one, other))}: {_small_talk(draw)}")
     if draw.below(2):
         lines.append(f"{one}: Thank you!")
-    return lines, f"{other} {' and '.join(told)}."
+    return lines, f"{other} {told}."
 
 
 def _notification(draw: Draw, found: _Facts) -> tuple[list[str], str]:
-    """Two or three notifications of different people; what is told is as short as a lock screen."""
+    """Two notifications about different people, and perhaps the weather; what is told is as short as a lock screen."""
     lines, told = [], []
-    for name in draw.some(NAMES, 2 + draw.below(2)):
+    for name in draw.some(NAMES, 2):
         kind = draw.below(3) if told else draw.below(2)  # the first must have the pair that may be held out
         if kind == 0:
             place = found.place(name)

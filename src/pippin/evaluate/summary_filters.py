@@ -12,11 +12,11 @@ import re
 from collections.abc import Callable, Mapping
 
 from pippin.data.payloads import says
-from pippin.data.world_words import COLORS, ITEMS, NAMES, PLACES
+from pippin.data.world_words import ITEMS, NAMES, PLACES
 
-MAX_WORDS: Mapping[str, int] = {"email": 22, "message": 18, "notification": 16}
+MAX_WORDS: Mapping[str, int] = {"email": 14, "message": 12, "notification": 12}
 MIN_WORDS = 3
-FRAGMENTS = 3  # of a notification
+FRAGMENTS = 2  # of a notification
 RULES = ("length", "format", "point of view", "voice", "facts", "contradiction")
 
 _NOT_THIRD_PERSON = re.compile(r"\b(i|me|my|mine|we|us|our|you|your)\b", re.IGNORECASE)
@@ -26,10 +26,9 @@ _PASSIVE = re.compile(r"\b(was|were|is|are|been) \w+(ed|en|de|st|nd) by\b")
 _GRAMMAR = frozenset(
     ("a", "an", "the", "and", "to", "is", "asks", "will", "cannot", "from", "with", "in", "at", "on", "by")
 )
-_THING = re.compile(rf"\b(?:{'|'.join(COLORS)}) (?:{'|'.join(ITEMS)})\b")
-_DONE = re.compile(rf"\b(?:lost|found|made) a (?:{'|'.join(COLORS)}) (?:{'|'.join(ITEMS)})\b")
+_DONE = re.compile(rf"\b(?:lost|found|made|bring) a (?:{'|'.join(ITEMS)})\b")
 _WHERE = re.compile(rf"\b(?:in|at|on|by) the (?:{'|'.join(PLACES)})\b")
-_WHEN = re.compile(rf"\b(?:to|in|at|on|by) the (?:{'|'.join(PLACES)}) at \d\b")
+_WHEN = re.compile(rf"\b(?:the (?:{'|'.join(PLACES)})|(?:bring|with) (?:a )?\w+) at \d\b")
 
 
 def problems(kind: str, payload: str, summary: str) -> tuple[str, ...]:
@@ -53,7 +52,7 @@ def problems(kind: str, payload: str, summary: str) -> tuple[str, ...]:
 
 
 def _well_formed(kind: str, summary: str) -> bool:
-    """One sentence with a full stop; of notifications, at most three short fragments between "; " without one."""
+    """One sentence with a full stop; of notifications, at most two short fragments between "; " without one."""
     if kind == "notification":
         return bool(re.fullmatch(r"[\w ]+(; [\w ]+)*", summary)) and summary.count(";") < FRAGMENTS
     return bool(re.fullmatch(r"[A-Z][\w ']*\.", summary))
@@ -72,8 +71,7 @@ def _words(text: str) -> list[str]:
 
 def _entailed(payload: str, summary: str) -> bool:
     known = set(_words(payload)) | _GRAMMAR
-    phrases = [*_THING.findall(summary), *_WHERE.findall(summary)]
-    return set(_words(summary)) <= known and all(says(payload, phrase) for phrase in phrases)
+    return set(_words(summary)) <= known and all(says(payload, phrase) for phrase in _WHERE.findall(summary))
 
 
 def _email_agrees(payload: str, summary: str) -> bool:
@@ -91,6 +89,8 @@ def _message_agrees(payload: str, summary: str) -> bool:
     own = [line.partition(": ")[2] for line in payload.split("\n") if line.startswith(f"{who}: ")]
     said = " ".join(own)
     agrees = all(f"I am {where}." in own for where in _WHERE.findall(re.sub(r"\b(will|cannot)\b.*", "", summary)))
+    asked = re.search(r"\b(?:will|cannot) (.*?)(?: at \d)?\.$", summary)
+    agrees = agrees and (asked is None or says(payload, asked.group(1)))
     if " will " in summary:
         agrees = agrees and bool(re.search(r"\b(Yes|I will), at \d", said))
         agrees = agrees and all(f"at {hour}." in said for hour in re.findall(r"at (\d)", summary))
