@@ -1,4 +1,4 @@
-"""The `pippin` command. Verbs: run, show, chat, bench."""
+"""The `pippin` command. Verbs: run, show, chat, inspect, bench."""
 
 from __future__ import annotations
 
@@ -118,6 +118,25 @@ def chat(
     from pippin.chat import talk
 
     talk(model, adapter, prompt, temperature, max_tokens, seed)
+
+
+@app.command(name="inspect")
+def inspect_(
+    model: Annotated[Path, typer.Argument(help="A model directory, or the run directory of a stage that made one.")],
+    html: Annotated[
+        Path | None, typer.Option("--html", help="Write the page to this file; without it, a browser shows it.")
+    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", help="Write the numbers to this file.")] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(help="Tokens of the measured prompt (128, or what the model takes).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Rounds of measurement; a time is the median over them.")] = 7,
+) -> None:
+    """One page about a model: its operations, their size and time here, and what other bit-widths would give."""
+    _needs_torch("inspect")
+    from pippin.inspect.show import show_model
+
+    show_model(model, html, as_json, prompt_tokens, rounds)
 
 
 @app.command()

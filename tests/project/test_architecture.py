@@ -16,6 +16,7 @@ FLOORS = [
     {"evaluate"},
     {"stages"},
     {"recipes", "bench"},
+    {"inspect"},
     {"chat", "cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 # What neither HTML nor XML can hold, and what cannot be written as UTF-8: a model may say any of it.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
-_VOID = {"meta", "br", "hr", "col"}
+_VOID = {"meta", "br", "hr", "col", "input"}
 MISSING = "\N{EN DASH}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 
