@@ -29,7 +29,6 @@ function showTotals(now, found) {
   });
 }
 
-let saying = 0;
 function sayTotals(now) {
   clearTimeout(saying);
   saying = setTimeout(() => {

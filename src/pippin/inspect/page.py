@@ -190,7 +190,7 @@ def _method(profile: Mapping[str, Any]) -> Markup:
     tokens = profile["prompt_tokens"]
     notes = [
         "Times are of the torch model on this machine: there is no engine for packed weights yet. It unpacks a "
-        "palettized matrix every time it multiplies, so that fewer bits are not faster here. Sizes do not depend on it.",
+        "palettized matrix whenever it multiplies, so that fewer bits are not faster here. Sizes do not depend on it.",
         "An operation's time is its median in whole passes, over interleaved rounds, between hooks, scaled so that all "
         "operations add up to the pass without hooks. ± is half the distance between its quartiles.",
         "A plan's time is that of the model as it is, and for every projection with other bits the difference of the "

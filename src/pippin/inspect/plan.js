@@ -240,7 +240,9 @@ const asPercent = (share) => decimals(100 * share, Math.abs(share) < 0.0995 ? 1 
 const asEnergy = (v) => scaled(v * 1e6, ["pJ", "nJ", "µJ", "mJ", "J"], 1000);
 const asLoss = (v) => (v === null ? DASH : v !== 0 && Math.abs(v) < 0.001 ? v.toExponential(1) : decimals(v, 4));
 
+let saying = 0; // the announcement of the totals that waits for the changes to end
 function say(words) {
+  clearTimeout(saying);
   document.getElementById("said").textContent = words;
   document.getElementById("plan-note").textContent = words;
 }
