@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pippin.compress.calibrate import SHARED_INPUT, second_moments
+from pippin.compress.calibrate import SHARED_INPUT, _drawn_loss, second_moments, token_weights
 from pippin.errors import UserError
 from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
@@ -86,3 +86,38 @@ def test_block_by_block_is_the_same_as_whole() -> None:
     ):
         for name in SHARED_INPUT:
             assert torch.equal(ours[name], theirs[name])
+
+
+def test_a_token_counts_as_much_as_the_loss_feels_it() -> None:
+    torch.manual_seed(0)
+    model = Transformer(TINY, torch.float32)
+    tokens = torch.randint(40, (2, 9))
+    targets = tokens.clone()
+    targets[:, 6:] = -100  # nobody asks what these lead to, and no later token looks at them
+    one = batch(tokens, torch.ones_like(tokens))
+    one.targets = targets
+    weights = token_weights(model, [one])[0]
+    assert set(weights) == {(number, first) for number in (0, 1) for first in SHARED_INPUT}
+    for (_, first), weight in weights.items():
+        assert not weight[:, 6:].any()
+        assert (
+            weight[:, :6] > 0
+        ).all() or first == "attention.q"  # the first token sees only itself: q and k do nothing
+        assert weight.max() <= 10
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+    again = token_weights(model, [one])[0]
+    assert all(torch.equal(again[key], weight) for key, weight in weights.items())
+
+    # By hand, for the last matrix: the gradient of the loss in its output.
+    seen: list[Tensor] = []
+    handle = model.blocks[1].ffn.down.register_forward_hook(lambda *a: (a[2].retain_grad(), seen.append(a[2]))[1])
+    _drawn_loss(model, one, torch.Generator().manual_seed(0)).backward()
+    handle.remove()
+    square = seen[0].grad.square().sum(2)
+    assert torch.allclose(weights[1, "ffn.down"], square / square.mean(), rtol=1e-4)
+
+    # And the moments are those of the weighted inputs.
+    plain, weighed = (dict(second_moments(model, [one], weights=w))[1]["ffn.down"] for w in (None, [weights]))
+    assert not torch.allclose(plain, weighed, rtol=0.05)
+    ones = [{key: torch.ones_like(weight) for key, weight in weights.items()}]
+    assert torch.allclose(dict(second_moments(model, [one], weights=ones))[1]["ffn.down"], plain)

@@ -61,12 +61,25 @@ def test_the_plan_and_what_it_was_made_from_are_kept(plain: Path) -> None:
     assert all(set(options) == {"2", "4"} for options in sensitivity["rises"].values())
 
 
-def test_block_by_block_with_the_same_plan_is_the_same_model(runs: Path, plain: Path, tmp_path: Path) -> None:
+def test_block_by_block_is_the_same_but_for_the_weights_of_tokens(
+    runs: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = Path(shutil.copy(plain / PLAN, tmp_path / "plan.json"))
-    streamed = compressed(runs, replace(STAGE, tune=None, plan=str(plan)))
-    assert streamed != plain
-    assert (streamed / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    given = replace(STAGE, tune=None, plan=str(plan))
+    streamed = compressed(runs, replace(given, by_block=True))
     assert not (streamed / SENSITIVITY).exists()
+    weighed = compressed(runs, given)
+    assert (weighed / "model.safetensors").read_bytes() == (plain / "model.safetensors").read_bytes()
+    assert (streamed / "model.safetensors").read_bytes() != (plain / "model.safetensors").read_bytes()
+    monkeypatch.setattr("pippin.compress.palettize.token_weights", lambda *_: None)
+    alike = compressed(runs, replace(given, seed=STAGE.seed, sensitivity_tokens=999))  # another id, the same work
+    assert (alike / "model.safetensors").read_bytes() == (streamed / "model.safetensors").read_bytes()
+
+
+def test_block_by_block_needs_what_it_can_do() -> None:
+    for stage in ({"sensitivity": "measured", "tune": None}, {"sensitivity": "proxy"}):
+        with pytest.raises(UserError, match="by_block"):
+            replace(STAGE, by_block=True, **stage)
 
 
 def test_the_proxy_ranks_without_evaluations(runs: Path, plain: Path) -> None:

@@ -22,7 +22,7 @@ from pippin.bench import llama_peer
 from pippin.bench.compress_model import MODEL, TRAIN, model_graph
 from pippin.bench.result import Result
 from pippin.compress.allocate import choose_bits, kl_rises
-from pippin.compress.calibrate import SHARED_INPUT, second_moments
+from pippin.compress.calibrate import SHARED_INPUT, Weights, second_moments, token_weights
 from pippin.compress.kmeans import nearest, optimal_table
 from pippin.compress.matrix import Rounding, compensated, compensated_codes, palettize_weight, rounding
 from pippin.compress.palettize import Candidates, candidates
@@ -122,9 +122,9 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     result = Result("compress")
     bench = _Bench(result, model, heldout)
     bench.float_row(calibration)
-    inputs = _inputs(model, calibration)
+    inputs = _inputs(model, calibration, None)
     bench.baselines()
-    bench.ablation(inputs)
+    bench.ablation(inputs, _inputs(model, calibration, token_weights(model, calibration)))
     if params.peers:
         bench.llama(directory, inputs, Path(params.runs))
     else:
@@ -147,10 +147,10 @@ def _batches(graph: Graph, core: Pretrain, split: str, tokens: int, seq_len: int
     return [loader.batch(step) for step in range(max(1, tokens // (rows * seq_len)))]
 
 
-def _inputs(model: Transformer, batches: list[Batch]) -> dict[str, Rounding]:
+def _inputs(model: Transformer, batches: list[Batch], weights: list[Weights] | None) -> dict[str, Rounding]:
     """What compensation needs of the inputs of every projection, by name."""
     found: dict[str, Rounding] = {}
-    for number, moments in second_moments(model, batches):
+    for number, moments in second_moments(model, batches, weights=weights):
         for first, names in SHARED_INPUT.items():
             prepared = rounding(moments[first])
             found |= {f"blocks.{number}.{name}": prepared for name in names}
@@ -227,7 +227,7 @@ class _Bench:
         for system in ("torchao int4", "GPTQ int4"):
             self.not_measured((system,), "no such package for this machine's package index")
 
-    def ablation(self, inputs: Mapping[str, Rounding]) -> None:
+    def ablation(self, inputs: Mapping[str, Rounding], weighed: Mapping[str, Rounding]) -> None:
         """Each step of ours added to the one before."""
         for bits in (4, 2):
             case = f"ablation, {bits} bit"
@@ -238,6 +238,7 @@ class _Bench:
             self.each("+ sensitivity weights", bits + ours, partial(_weighted, bits, inputs), case)
             self.each("+ error compensation", bits + ours, partial(_only_compensated, bits, inputs), case)
             self.each("+ coordinate descent and refits", bits + ours, partial(_compensated, bits, inputs), case)
+            self.each("+ weights of tokens", bits + ours, partial(_compensated, bits, weighed), case)
 
     def llama(self, directory: Path, inputs: Mapping[str, Rounding], runs: Path) -> None:
         """llama.cpp's types by its own quantiser, without and with an importance matrix."""

@@ -1,4 +1,4 @@
-"""The model that `pippin bench compress` compresses: 13M parameters, trained once on Python text and the small world."""
+"""The model that `pippin bench compress` compresses: 13M parameters, trained on Python text and the small world."""
 
 from __future__ import annotations
 

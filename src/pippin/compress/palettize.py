@@ -6,12 +6,12 @@ since the entry is the output channel of the head, and its scale costs one multi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from pippin.compress.calibrate import SHARED_INPUT, second_moments
+from pippin.compress.calibrate import SHARED_INPUT, second_moments, token_weights
 from pippin.compress.matrix import Palette, compensated, palettize_weight, rounding
 from pippin.errors import UserError
 from pippin.model.codes import BITS, pack, unpack
@@ -45,7 +45,7 @@ Candidates = dict[str, dict[int, Candidate]]
 
 def candidates(
     model: Transformer,
-    batches: Iterable[Batch],
+    batches: Sequence[Batch],
     bits: Mapping[str, tuple[int, ...]] | None = None,
     load_block: Callable[[int], None] | None = None,
     drop_block: Callable[[int], None] | None = None,
@@ -58,14 +58,15 @@ def candidates(
         batches: calibration text (see `second_moments`).
         bits: choices for each projection; None tries 2 and 4 for all.
         load_block, drop_block: called with a block's number before it is needed and when it is done, so that a model
-            larger than memory can pass through; None if the model is loaded.
+            larger than memory can pass through; None if the model is loaded, then tokens count by `token_weights`.
         progress: called with the number of weights just done.
     Raises:
         UserError: the model is already palettized, the weights or inputs are not finite, or there is no token.
     """
     check_dense(model)
     found: Candidates = {}
-    for number, moments in second_moments(model, batches, load_block):
+    weights = token_weights(model, batches) if load_block is None else None
+    for number, moments in second_moments(model, batches, load_block, weights):
         block = model.blocks[number]
         for first, names in SHARED_INPUT.items():
             inputs = rounding(moments.pop(first))
@@ -100,7 +101,7 @@ def install(model: Transformer, chosen: Mapping[str, Candidate]) -> None:
 def palettize(
     model: Transformer,
     bits: Mapping[str, int],
-    batches: Iterable[Batch] | None = None,
+    batches: Sequence[Batch] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Palettize `model` by a bit plan, in place.

@@ -97,6 +97,7 @@ def compress(p: Params = PARAMS) -> dict[str, Stage]:
         bits_per_weight=p.bits_per_weight,
         sensitivity="proxy" if p.by_block else "measured",
         tune=None if p.by_block else p.tune,
+        by_block=p.by_block,
         **common,
     )
     recover = Adapter(

@@ -52,8 +52,8 @@ class Compress(Stage):
             evaluation.
         plan: a bitplan.json to use instead.
         tune: trains tables and row scales with KL to the float model, codes fixed; None leaves them.
-
-    With a plan or the proxy, and without tuning, the float model is never whole in memory: it passes block by block.
+        by_block: the float model is never whole in memory, it passes block by block. Then there is no tuning, the plan
+            is given or made from the proxy, and all tokens of the calibration text count alike.
     """
 
     version = 2
@@ -69,11 +69,16 @@ class Compress(Stage):
     sensitivity_tokens: int = 2_048
     plan: str = ""
     tune: TrainSpec | None = None
+    by_block: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.tune is not None:
             self.tune.check()
+        if self.by_block and (self.tune is not None or (self.sensitivity == "measured" and not self.plan)):
+            raise UserError(
+                "by_block=True: needs sensitivity=proxy or a plan, and no tuning: both need the whole model"
+            )
         for name in ("calibration_tokens", "sensitivity_tokens"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
@@ -84,16 +89,15 @@ class Compress(Stage):
     def run(self, ctx: Context) -> None:
         reader = BlockReader(ctx.artifact(self.start, "model"))
         model = reader.skeleton()
-        by_block = self.tune is None and (self.sensitivity == "proxy" or bool(self.plan))
-        for part in ("embed", "norm", "head") if by_block else ("",):
+        for part in ("embed", "norm", "head") if self.by_block else ("",):
             if part != "head" or model.head is not None:
                 reader.load(model, part)
         given = self._given_plan(model)
         choices = {name: (bits,) for name, bits in given.items()} if given else None
         batches = self._batches(ctx, self.calibration_tokens)
         with ctx.track(self.model.n_matmul_params()) as bar:
-            load = partial(_load_block, reader, model) if by_block else None
-            drop = partial(_drop_weights, model) if by_block else None
+            load = partial(_load_block, reader, model) if self.by_block else None
+            drop = partial(_drop_weights, model) if self.by_block else None
             found = candidates(model, batches, choices, load, drop, bar.advance)
         plan = given or self._choose(ctx, model, found)
         install(model, {name: found[name][bits] for name, bits in plan.items()})
