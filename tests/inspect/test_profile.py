@@ -214,6 +214,17 @@ def test_a_mistake_is_one_line_and_writes_nothing(dense: Path, tmp_path: Path) -
         assert not page.exists()
 
 
+def test_without_a_file_a_browser_opens_the_page(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert command("inspect", dense, "--prompt-tokens", "2", "--rounds", "1").code == 0
+    (file,) = tmp_path.rglob("*.html")
+    assert opened == [file.as_uri()]
+    assert command("inspect", dense, "--json", tmp_path / "n.json", "--prompt-tokens", "2", "--rounds", "1").code == 0
+    assert opened == [file.as_uri()], "asked for numbers only"
+
+
 def test_a_plan_of_another_model_has_no_totals(profile: dict[str, Any]) -> None:
     plan = current_plan(profile)
     with pytest.raises(UserError, match="not in both"):
@@ -226,19 +237,19 @@ def test_a_plan_of_another_model_has_no_totals(profile: dict[str, Any]) -> None:
 def test_two_plans_differ_in_speed_as_foreseen(tmp_path: Path) -> None:
     """The ratio of tokens/s of two plans, measured interleaved, against the ratio that the profile foresees."""
     config = ModelConfig(
-        vocab_size=512, d_model=512, n_layers=4, n_heads=8, n_kv_heads=4, d_head=64, d_ff=1536, max_seq_len=256
+        vocab_size=512, d_model=384, n_layers=3, n_heads=6, n_kv_heads=3, d_head=64, d_ff=1152, max_seq_len=256
     )
     torch.manual_seed(0)
     model = Transformer(config)
     save_hf(model, tmp_path)
-    profile = inspect_model(tmp_path, prompt_tokens=64, rounds=9)
+    profile = inspect_model(tmp_path, prompt_tokens=32, rounds=7)
     names = list(current_plan(profile))
     plans = {
         "float": dict.fromkeys(names, 0),
         "2": dict.fromkeys(names, 2),
         "mixed": {name: 2 if ".ffn." in name else 4 for name in names},
     }
-    times = measure(model.eval(), 64, plans, rounds=15)
+    times = measure(model.eval(), 32, plans, rounds=11)
     medians = {plan: spread(times.passes[plan]["token"]).median for plan in plans}
     foreseen = {plan: totals(profile, plans[plan])["ms"]["token"] for plan in plans}
     for plan in ("2", "mixed"):

@@ -23,8 +23,8 @@ function buildGraph() {
     else if (last && op.layer === null && last.layer === null) last.ops.push(op);
     else columns.push({ layer: op.layer, ops: [op] });
   }
-  const wide = Math.max(46, Math.min(112, Math.floor(1180 / columns.length)));
-  const inner = wide - 14, left = 66;
+  const wide = Math.max(43, Math.min(112, Math.floor(1180 / columns.length)));
+  const inner = wide - 12, left = 66;
   const tall = Math.max(...columns.map((column) => rowsOf(column.ops).length));
   const size = [left + columns.length * wide + 10, TOP + tall * PITCH + 16];
   const edges = make("g", { class: "edges" }), drawn = make("g"), labels = make("g");

@@ -89,7 +89,10 @@ def _header(profile: Mapping[str, Any]) -> Markup:
         ("parameters", f"{compact(profile['parameters'])}, {kind}"),
         ("shape", shape),
         ("measured on", f"{machine['cpu']}, {threads}, torch {machine['torch']}, {machine['compute_dtype']}"),
-        ("measured", f"{profile['date']}, {profile['rounds']} rounds, prompt of {profile['prompt_tokens']} tokens"),
+        (
+            "measured",
+            f"{profile['date'][:16].replace('T', ' ')} UTC, {profile['rounds']} rounds, prompt of {profile['prompt_tokens']} tokens",
+        ),
     ]
     return element(
         "header",

@@ -238,7 +238,7 @@ const asCount = (v) => scaled(v, ["", "k", "M", "G", "T"], 1000);
 const asMs = (v) => (v < 0.9995 ? scaled(v * 1000, ["µs"], 1000) : scaled(v, ["ms"], 1000));
 const asPercent = (share) => decimals(100 * share, Math.abs(share) < 0.0995 ? 1 : 0) + THIN + "%";
 const asEnergy = (v) => scaled(v * 1e6, ["pJ", "nJ", "µJ", "mJ", "J"], 1000);
-const asLoss = (v) => (v === null ? DASH : v !== 0 && Math.abs(v) < 0.001 ? v.toExponential(1) : decimals(v, 4));
+const asLoss = (v) => (v === null ? DASH : v === 0 ? "0" : Math.abs(v) < 0.001 ? v.toExponential(1) : decimals(v, 4));
 
 let saying = 0; // the announcement of the totals that waits for the changes to end
 function say(words) {
