@@ -1,4 +1,7 @@
-"""README's result tables, made from the committed results: `python -m pippin.bench.tables` rewrites them in place."""
+"""Result tables from the committed results: `python -m pippin.bench.tables` rewrites README and docs/results.md in place.
+
+README shows what was aimed at and what came out; docs/results.md every row.
+"""
 
 from __future__ import annotations
 
@@ -11,47 +14,59 @@ from pippin.errors import UserError
 BEGIN, END = "<!-- results: made by python -m pippin.bench.tables -->", "<!-- end of results -->"
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """One result as Markdown: what was measured, then what was aimed at."""
+def aims(results: list[dict[str, Any]]) -> str:
+    """Every aim of every result, one line each."""
+    lines = ["| bench | what | versus | reached | aim | met |", "|---|---|---|---|---|---|"]
+    for result in results:
+        for ratio in result["ratios"]:
+            value = "not measured" if ratio["value"] is None else _number(ratio["value"])
+            met = "yes" if ratio["met"] else f"**no** {ratio['reason']}".strip()
+            aim = f"{'at least' if ratio['direction'] == '>=' else 'at most'} {ratio['aim']:g}"
+            what = f"{ratio['case']}: {ratio['metric']}"
+            lines.append(f"| {result['bench']} | {what} | {ratio['versus']} | {value} | {aim} | {met} |")
+    return "\n".join(lines)
+
+
+def rows(result: dict[str, Any]) -> str:
+    """One result as Markdown, row by row."""
     machine = result["machine"]
     lines = [
-        f"**{result['bench']}** on {machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, "
-        f"{result['date'][:10]}: median, with the range over repeats or seeds",
+        f"## {result['bench']}",
+        "",
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {result['date'][:10]}: median, with the "
+        "range over repeats or seeds.",
         "",
         "| case | system | metric | value | range |",
         "|---|---|---|---|---|",
     ]
     for row in result["rows"]:
-        value = "not measured" if row["value"] is None else f"{_number(row['value'])} {row['unit']}"
+        value = "not measured" if row["value"] is None else f"{_number(row['value'])} {row['unit'].removeprefix('1')}"
         spread = "" if row["low"] is None else f"{_number(row['low'])} to {_number(row['high'])}"
-        lines.append(f"| {row['case']} | {row['system']} | {row['metric']} | {value} | {spread} |")
-    lines += ["", "| aim | versus | reached | aim | met |", "|---|---|---|---|---|"]
-    for ratio in result["ratios"]:
-        value = "not measured" if ratio["value"] is None else _number(ratio["value"])
-        met = "yes" if ratio["met"] else f"**no** {ratio['reason']}".strip()
-        aim = f"{'at least' if ratio['direction'] == '>=' else 'at most'} {ratio['aim']:g}"
-        lines.append(f"| {ratio['case']}: {ratio['metric']} | {ratio['versus']} | {value} | {aim} | {met} |")
+        lines.append(f"| {row['case']} | {row['system']} | {row['metric']} | {value.strip()} | {spread} |")
     return "\n".join(lines)
 
 
 def _number(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
     return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
 
 
-def rewrite(readme: Path, results: Path) -> None:
-    """Put the tables of all `results/*.json` between the two marks of `readme`.
+def rewrite(page: Path, text: str) -> None:
+    """Put `text` between the two marks of `page`.
 
     Raises:
         UserError: the marks are missing.
     """
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise UserError(f"{readme}: lacks the marks {BEGIN} and {END}")
-    tables = [markdown(files.read_json(path)) for path in sorted(results.glob("*.json"))]
-    files.write_text(readme, before + "\n\n".join([BEGIN, *tables, END]) + after)
+        raise UserError(f"{page}: lacks the marks {BEGIN} and {END}")
+    files.write_text(page, f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
 if __name__ == "__main__":
-    rewrite(Path("README.md"), Path("benchmarks/results"))
+    found = [files.read_json(path) for path in sorted(Path("benchmarks/results").glob("*.json"))]
+    rewrite(Path("README.md"), aims(found))
+    rewrite(Path("docs/results.md"), "\n\n".join(rows(result) for result in found))
