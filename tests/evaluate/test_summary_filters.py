@@ -12,7 +12,7 @@ REQUEST = "From: Mia\nTo: Tom\nSubject: hello\nHi Tom, Can you bring a ball at 4
 PLACE = "Tom: Where are you?\nMia: I am in the barn.\nTom: Thank you!"
 AGREED = "Tom: Please bring a hat.\nMia: Yes, at 3.\nTom: Thank you!"
 REFUSED = "Tom: Can you come to the lake?\nMia: No, I cannot."
-NOTES = "Mia sent you a kite.\nTom is now in the barn.\nSupper with Anna at 7."
+NOTES = "Mia sent you a kite.\nTom is now in the barn.\nAnna has supper with you at 7."
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -61,13 +61,13 @@ def test_a_summary_of_something_else_is_not_entailed(kind: str) -> None:
         ("message", AGREED, "Tom will bring a hat at 3.", "contradiction"),
         ("message", REFUSED, "Mia will come to the lake.", "contradiction"),
         ("message", REFUSED, "Tom cannot come to the lake.", "contradiction"),
-        ("notification", NOTES, "kite from Mia; Tom in the barn.", "format"),
-        ("notification", NOTES, "kite from Mia; Tom in the barn; supper with Anna at 7", "format"),
-        ("notification", NOTES, "kite from you; Tom in the barn", "point of view"),
+        ("notification", NOTES, "Mia sent a kite; Tom in the barn.", "format"),
+        ("notification", NOTES, "Mia sent a kite; Tom in the barn; Anna has supper at 7", "format"),
+        ("notification", NOTES, "Mia sent you a kite; Tom in the barn", "point of view"),
         ("notification", NOTES, "bring Mia a kite", "voice"),
-        ("notification", NOTES, "hat from Mia; Tom in the barn", "facts"),
-        ("notification", NOTES, "kite from Tom; Mia in the barn", "contradiction"),
-        ("notification", NOTES, "supper with Tom at 7", "contradiction"),
+        ("notification", NOTES, "Mia sent a hat; Tom in the barn", "facts"),
+        ("notification", NOTES, "Tom sent a kite; Mia in the barn", "contradiction"),
+        ("notification", NOTES, "Tom has supper at 7", "contradiction"),
     ],
 )
 def test_what_is_wrong_is_named(kind: str, text: str, summary: str, rule: str) -> None:
@@ -83,8 +83,8 @@ def test_what_is_wrong_is_named(kind: str, text: str, summary: str, rule: str) -
         ("message", PLACE, "Mia is in the barn."),
         ("message", AGREED, "Mia will bring a hat at 3."),
         ("message", REFUSED, "Mia cannot come to the lake."),
-        ("notification", NOTES, "kite from Mia; Tom in the barn"),
-        ("notification", NOTES, "Tom in the barn; supper with Anna at 7"),
+        ("notification", NOTES, "Mia sent a kite; Tom in the barn"),
+        ("notification", NOTES, "Tom in the barn; Anna has supper at 7"),
     ],
 )
 def test_other_wordings_of_the_truth_pass(kind: str, text: str, summary: str) -> None:

@@ -156,13 +156,12 @@ def _notification(draw: Draw, found: _Facts) -> tuple[list[str], str]:
             told.append(f"{name} {at}")
         elif kind == 1:
             thing = found.thing(name)
-            lines.append(draw.pick((f"{name} sent you a {thing}.", f"You have a {thing} from {name}.")))
-            told.append(f"{thing} from {name}")
+            lines.append(draw.pick((f"{name} sent you a {thing}.", f"{name} sent a {thing} to you.")))
+            told.append(f"{name} sent a {thing}")
         else:
             meal, hour = draw.pick(MEALS), 1 + draw.below(9)
-            words = (f"{name} has {meal} with you at {hour}.", f"{meal.capitalize()} with {name} at {hour}.")
-            lines.append(draw.pick(words))
-            told.append(f"{meal} with {name} at {hour}")
+            lines.append(draw.pick((f"{name} has {meal} with you at {hour}.", f"{name} has {meal} at {hour}.")))
+            told.append(f"{name} has {meal} at {hour}")
     if draw.below(2):
         lines.insert(draw.below(len(lines) + 1), f"It is a {draw.pick(WEATHER)} {draw.pick(TIMES)}.")
     return lines, "; ".join(told)

@@ -53,7 +53,7 @@ class Params:
     alpha_per_rank: float = 1.0
     train: TrainSpec = field(
         default_factory=lambda: TrainSpec(
-            steps=400, batch_size=8, seq_len=256, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5
+            steps=300, batch_size=8, seq_len=256, lr=0.005, warmup_steps=10, floor=0.05, weight_decay=1e-5
         )
     )
     seed: int = 0
