@@ -88,12 +88,13 @@ class Text:
     @torch.no_grad()
     def score(self, model: Transformer, slot: int | None = None) -> Score:
         """KL and perplexity of `model`, through an adapter slot if one is given; computed in float32."""
-        model.compute_dtype = torch.float32
+        compute_dtype, model.compute_dtype = model.compute_dtype, torch.float32
         kl = loss = 0.0
         for batch, expected in zip(self.batches, self.reference, strict=True):
             found = self._log_probabilities(model, batch, slot)
             kl += float(torch.nn.functional.kl_div(found, expected, reduction="sum", log_target=True))
             loss -= float(found.gather(1, batch.targets[batch.targets >= 0][:, None]).sum())
+        model.compute_dtype = compute_dtype
         count = sum(len(expected) for expected in self.reference)
         return Score(kl / count, math.exp(loss / count))
 
@@ -118,6 +119,7 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     model = load_model(directory, torch.float32).requires_grad_(False)
     calibration = _batches(graph, core, "train", params.calibration_tokens, MODEL.max_seq_len)
     heldout = Text(model, _batches(graph, core, "heldout", params.heldout_tokens, 256))
+    model.compute_dtype = torch.bfloat16  # for calibration, as in the stage; scores are computed in float32
 
     result = Result("compress")
     bench = _Bench(result, model, heldout)

@@ -1,4 +1,4 @@
-"""Result tables from the committed results: `python -m pippin.bench.tables` rewrites README and docs/results.md in place.
+"""Result tables from the committed results: `python -m pippin.bench.tables` rewrites README and docs/results.md.
 
 README shows what was aimed at and what came out; docs/results.md every row.
 """
@@ -33,8 +33,8 @@ def rows(result: dict[str, Any]) -> str:
     lines = [
         f"## {result['bench']}",
         "",
-        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {result['date'][:10]}: median, with the "
-        "range over repeats or seeds.",
+        f"{machine['cpu']}, {machine['cores']} cores, torch {machine['torch']}, {result['date'][:10]}: median, with "
+        "the range over repeats or seeds.",
         "",
         "| case | system | metric | value | range |",
         "|---|---|---|---|---|",
