@@ -146,7 +146,8 @@ def _message(draw: Draw, found: _Facts) -> tuple[list[str], str]:
 
 def _notification(draw: Draw, found: _Facts) -> tuple[list[str], str]:
     """Two notifications about different people, and perhaps the weather; what is told is as short as a lock screen."""
-    lines, told = [], []
+    lines: list[str] = []
+    told: list[str] = []
     for name in draw.some(NAMES, 2):
         kind = draw.below(3) if told else draw.below(2)  # the first must have the pair that may be held out
         if kind == 0:
