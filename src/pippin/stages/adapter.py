@@ -84,7 +84,7 @@ class Adapter(TrainingStage):
         return partial(_taught_loss, model, teacher, self.teacher_weight, self.train.z_loss)
 
     def cost(self) -> Cost:
-        # Frozen weights need no gradient of their own: two of the three products remain.
+        # Frozen weights need no gradient of their own: two of the three products remain. A teacher adds a forward pass.
         own = super().cost()
         return replace(own, flops=own.flops * (2 / 3 if self.teacher is None else 1))
 
