@@ -114,6 +114,8 @@ class Browser:
         self.errors.clear()
         self.call("Page.navigate", url=file.resolve().as_uri() + fragment)
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        # A page that still glides to its place when a click is aimed is missed.
+        self.js("void (document.documentElement.style.scrollBehavior = 'auto')")
 
     def js(self, expression: str) -> Any:
         """The value of an expression on the page; a promise's, once it is kept."""
@@ -129,12 +131,19 @@ class Browser:
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
-        """A real click into the middle of an element."""
-        where = self.js(
+        """A real click into the middle of an element, when it is in sight and stands still."""
+        aim = (
             f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
             " e.scrollIntoView({block: 'center', inline: 'center', behavior: 'instant'});"
-            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+            " const r = e.getBoundingClientRect(), x = r.x + r.width / 2, y = r.y + r.height / 2;"
+            " return e.contains(document.elementFromPoint(x, y)) ? [x, y] : null; })()"
         )
+        end = time.monotonic() + _SILENCE_S
+        before, where = None, self.js(aim)
+        while where is None or where != before:
+            assert time.monotonic() < end, f"{selector}: hidden or never still"
+            time.sleep(0.02)
+            before, where = where, self.js(aim)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=where[0], y=where[1], button="left", clickCount=1)
 
@@ -150,7 +159,7 @@ class Browser:
     def fill(self, selector: str, value: str) -> None:
         """Put a value into a field, as typing or dragging would."""
         self.js(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.focus();"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.focus({{preventScroll: true}});"
             f" e.value = {json.dumps(value)};"
             " e.dispatchEvent(new Event('input', {bubbles: true}));"
             " e.dispatchEvent(new Event('change', {bubbles: true})); })()"

@@ -85,14 +85,12 @@ def _header(profile: Mapping[str, Any]) -> Markup:
         f"vocabulary {config['vocab_size']}"
     )
     threads = f"{machine['threads']} thread{'s' if machine['threads'] != 1 else ''}"
+    date = profile["date"][:16].replace("T", " ")
     facts = [
         ("parameters", f"{compact(profile['parameters'])}, {kind}"),
         ("shape", shape),
         ("measured on", f"{machine['cpu']}, {threads}, torch {machine['torch']}, {machine['compute_dtype']}"),
-        (
-            "measured",
-            f"{profile['date'][:16].replace('T', ' ')} UTC, {profile['rounds']} rounds, prompt of {profile['prompt_tokens']} tokens",
-        ),
+        ("measured", f"{date} UTC, {profile['rounds']} rounds, prompt of {profile['prompt_tokens']} tokens"),
     ]
     return element(
         "header",
