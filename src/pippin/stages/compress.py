@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -153,7 +153,8 @@ class Compress(Stage):
 
         def loss(batch: Batch, step: int) -> Loss:
             tunable.install()
-            return kl_divergence(model, teacher, batch)
+            found = kl_divergence(model, teacher, batch)
+            return replace(found, nll=found.total.detach())  # what is logged is the KL
 
         directory = ctx.artifact(self.tokens, "tokens")
         loader = Loader(directory, self.mixture, "train", self.tune.seq_len, self.tune.batch_size, self.seed + 1)

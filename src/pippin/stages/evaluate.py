@@ -167,7 +167,8 @@ class Evaluate(Stage):
                 if key.startswith("loss_"):
                     heldout.setdefault(key.removeprefix("loss_"), []).append([entry["step"] + 1, value])
         train = [[entry["step"] + 1, entry["loss"]] for entry in entries if "loss" in entry]
-        return {"stage": ctx.label(stage), "train": train, "heldout": heldout}
+        unit = "KL to the float model, nats per token" if stage is self.compressed else "nats per token"
+        return {"stage": ctx.label(stage), "train": train, "heldout": heldout, "unit": unit}
 
     def _sizes(self, ctx: Context) -> list[dict[str, Any]]:
         rows = []
