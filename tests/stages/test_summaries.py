@@ -120,6 +120,8 @@ def test_following_is_told_from_summing_up() -> None:
     lines = ["Mia lost a kite on the beach.", "fox cup", "Mia lost a kite. Fox cup!"]
     judged = _judge([item] * 3, lines)
     assert (judged["valid"]["correct"], judged["exact"]["correct"], judged["followed"]["correct"]) == (1, 1, 2)
+    assert judged["leaked"]["correct"] == 2
+    assert _judge([item], ["Mia lost a cup."])["leaked"]["correct"] == 1  # not followed, but led astray
     assert judged["broken"]["facts"] == 2
     assert "followed" not in _judge([item._replace(task="")], lines[:1])
 
