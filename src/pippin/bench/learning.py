@@ -72,7 +72,7 @@ def run(p: Params = Params(), quick: bool = False) -> Result:
         graph = Graph(with_baselines(replace(params, seed=seed)), Path(p.runs), p.recipe)
         graph.run(targets, Screen(), p.compiled)
         found.append({name: graph.record(graph.stages[name]) for name in graph.order(targets)})
-    result = Result("learning")
+    result = Result("learning" if p.recipe == "quickstart" else f"learning_{p.recipe}")
     texts = recipe_chain.own_text(params).heldout_sources
     if "teacher" in p.claims:
         _teacher(result, p.recipe, found, _ngram(graph, texts), texts)
