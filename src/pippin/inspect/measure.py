@@ -32,6 +32,8 @@ _STAND_IN_BYTES = 2 << 30
 
 Plan = Mapping[str, int]
 
+clock = time.perf_counter  # seconds
+
 
 class Spread(NamedTuple):
     """Milliseconds over the rounds: median and quartiles."""
@@ -99,9 +101,9 @@ def measure(
     def run(mode: str) -> float:
         start = 0 if mode == "prompt" else prompt_tokens
         cache.length, cache.plain = start, True
-        begin = time.perf_counter()
+        begin = clock()
         model(tokens if mode == "prompt" else tokens[:, -1:], cache=cache, last_only=True)
-        return (time.perf_counter() - begin) * 1e3
+        return (clock() - begin) * 1e3
 
     names = list(plans)
     with torch.inference_mode(), _stand_ins(model, plans) as use:
@@ -111,9 +113,9 @@ def measure(
                 for mode in MODES:
                     run(mode)  # the caches of the processor now hold this plan's weights, as in a long answer
                     times.passes[plan][mode].append(run(mode))
-                    with _Clock(model) as clock:
+                    with _Clock(model) as hooks:
                         run(mode)
-                    for operation, seconds in clock.seconds().items():
+                    for operation, seconds in hooks.seconds().items():
                         times.operations[plan][mode].setdefault(operation, []).append(seconds * 1e3)
                 if progress is not None:
                     progress(1)
@@ -199,7 +201,7 @@ class _Clock:
         events = self._events
 
         def mark(*_: object) -> None:
-            events.append((name, enters, time.perf_counter()))
+            events.append((name, enters, clock()))
 
         return mark
 
