@@ -55,7 +55,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def profile(dense: Path) -> dict[str, Any]:
     """By a clock that ticks whenever it is looked at: no test of this profile depends on the machine."""
     ticks = itertools.count()
-    with mock.patch("pippin.inspect.measure.clock", lambda: next(ticks) / 1000):
+    with mock.patch("pippin.inspect.measure.clock", side_effect=ticks):
         return inspect_model(dense, prompt_tokens=8, rounds=2)
 
 

@@ -289,9 +289,9 @@ def totals(profile: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
             projections += chosen["bytes"]
             loss = None if loss is None or chosen["rise"] is None else loss + chosen["rise"]
             before = op["options"][str(op["bits"])]
-            ms = {mode: ms[mode] + chosen["ms"][mode] - before["ms"][mode] for mode in MODES}
+            ms = {mode: ms[mode] + (chosen["ms"][mode] - before["ms"][mode]) for mode in MODES}
         elif "table_ms" in op:
-            ms = {mode: ms[mode] + op["table_ms"][table][mode] - op["table_ms"]["0"][mode] for mode in MODES}
+            ms = {mode: ms[mode] + (op["table_ms"][table][mode] - op["table_ms"]["0"][mode]) for mode in MODES}
     file = profile["file"]
     header = file["header_bytes"] if plan == now else file["packed_header_bytes"]
     return {
