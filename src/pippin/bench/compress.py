@@ -39,7 +39,7 @@ from pippin.stages.compress import Compress
 from pippin.stages.pretrain import Pretrain
 from pippin.training.loop import TrainSpec
 
-TARGETS = {"4.0": 4.2, "3.7": 3.7, "3.5": 3.55, "2.0": 2.1}  # bits per weight, as they are called -> the plan's budget
+TARGETS = {"4.0": 4.2, "3.7": 3.7, "3.5": 3.55, "2.0": 2.05}  # bits per weight, as they are called -> the plan's budget
 LLAMA_TYPES = ("Q4_0", "Q4_K_M", "IQ4_NL", "Q2_K")
 ROWS = 8
 
@@ -346,7 +346,7 @@ def _trained(bench: _Bench, graph: Graph, core: Pretrain, plans: Mapping[str, di
             calibration_tokens=p.calibration_tokens, seed=1, **common,
         )  # fmt: skip
     adapters: dict[str, Adapter] = {}
-    for system, start in (("float", core), ("ours 3.5", compressed["3.5"]), ("ours 2.0", compressed["2.0"])):
+    for system, start in (("float", core), ("ours 3.5", compressed["3.5"])):
         for rank in (p.adapter_rank, 16):
             label = f"{system} + adapter of rank {rank}"
             adapters[label] = Adapter(
