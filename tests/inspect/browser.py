@@ -66,11 +66,12 @@ class Browser:
         os.close(to_ours)
         self._number, self._kept = 0, b""
         self._session: str | None = None
+        self._downloads_done = 0
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads), eventsEnabled=True)
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
-        self.call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
 
     def __enter__(self) -> Browser:
         return self
@@ -93,7 +94,9 @@ class Browser:
             if answer.get("id") == self._number:
                 assert "error" not in answer, f"{method}: {answer['error']}"
                 return dict(answer["result"])
-            if answer.get("method") == "Runtime.exceptionThrown":
+            if answer.get("method") == "Browser.downloadProgress":
+                self._downloads_done += answer["params"]["state"] == "completed"
+            elif answer.get("method") == "Runtime.exceptionThrown":
                 self.errors.append(str(answer["params"]["exceptionDetails"]))
             elif answer.get("method") == "Log.entryAdded" and answer["params"]["entry"]["level"] == "error":
                 self.errors.append(str(answer["params"]["entry"]["text"]))
@@ -166,15 +169,15 @@ class Browser:
         )
 
     def downloaded(self, name: str) -> bytes:
-        """The bytes of a download, when it is there; it is removed, so that the next has the name."""
-        file = self.downloads / name
+        """The bytes of a download, when it is whole; it is removed, so that the next has the name."""
         end = time.monotonic() + _SILENCE_S
-        while not file.exists():
+        while not self._downloads_done:  # an empty file has the name before
             assert time.monotonic() < end, f"{name} was not downloaded"
-            self.js("0")
             time.sleep(0.02)
-        data = file.read_bytes()
-        file.unlink()
+            self.js("0")
+        self._downloads_done -= 1
+        data = (self.downloads / name).read_bytes()
+        (self.downloads / name).unlink()
         return data
 
     def screenshot(self, file: Path, width: int, height: int, dark: bool = False) -> None:
