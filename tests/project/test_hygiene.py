@@ -19,7 +19,7 @@ UNSAFE_BUILTINS = {"eval", "exec", "compile", "__import__"}
 
 def texts(root: Path) -> list[Path]:
     """The project's own text files: sources, tests, documents and the files at the top."""
-    suffixes = {".py", ".md", ".toml", ".txt", ".yml", ".jinja", ".css", ".html", ".json", ".cpp", ".h", ""}
+    suffixes = {".py", ".md", ".toml", ".txt", ".yml", ".jinja", ".css", ".js", ".html", ".json", ".cpp", ".h", ""}
     folders = ["src", "tests", "docs", "benchmarks", ".ci", ".github"]
     found = [p for f in folders for p in sorted((root / f).rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     found += [p for p in sorted(root.iterdir()) if p.is_file()]
