@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pippin import files
 from pippin.bench import llama_peer
-from pippin.bench.compress_model import MODEL, TRAIN, model_graph
+from pippin.bench.compress_model import TRAIN, model_graph
 from pippin.bench.result import Result
 from pippin.compress.allocate import choose_bits, kl_rises
 from pippin.compress.calibrate import SHARED_INPUT, Weights, second_moments, token_weights
@@ -111,13 +111,13 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
             recover_steps=2, peers=False,
         )  # fmt: skip
     torch.manual_seed(0)
-    graph = model_graph(Path(params.runs), params.train_steps)
+    graph = model_graph(Path(params.runs), params.train_steps, quick)
     core = graph.stages["core"]
     assert isinstance(core, Pretrain)
     graph.run(["core"], Screen())
     directory = graph.artifact(core, "model")
     model = load_model(directory, torch.float32).requires_grad_(False)
-    calibration = _batches(graph, core, "train", params.calibration_tokens, MODEL.max_seq_len)
+    calibration = _batches(graph, core, "train", params.calibration_tokens, core.model.max_seq_len)
     heldout = Text(model, _batches(graph, core, "heldout", params.heldout_tokens, 256))
     model.compute_dtype = torch.bfloat16  # for calibration, as in the stage; scores are computed in float32
 

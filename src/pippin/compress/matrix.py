@@ -30,7 +30,7 @@ _CHUNK_VALUES = 1 << 18  # weights that are clustered at a time: the working set
 # Refits of table and scales, each followed by sweeps. With 16 values one gains 1 % and would take half an hour of a 3B
 # model's on two cores; with 4 values the second still gains (docs/LOG.md).
 REFITS = {2: 2, 4: 0}
-_SWEEPS = 3
+SWEEPS = 3
 _COLUMNS = 64  # inputs that are rounded before the rest hears of their errors in one product
 _REFIT_ROWS = 64
 _REFIT_TURNS = 4
@@ -191,7 +191,9 @@ def rounding(moments: Tensor) -> Rounding:
 
 
 @torch.no_grad()
-def compensated(weight: Tensor, bits: int, inputs: Rounding, refits: int | None = None) -> tuple[Palette, float]:
+def compensated(
+    weight: Tensor, bits: int, inputs: Rounding, refits: int | None = None, sweeps: int = SWEEPS
+) -> tuple[Palette, float]:
     """Palettize a matrix so that its output, not its weights, changes least.
 
     Args:
@@ -199,6 +201,7 @@ def compensated(weight: Tensor, bits: int, inputs: Rounding, refits: int | None 
         bits: 4 or 2.
         inputs: the second moments of its inputs, from `rounding`.
         refits: of table and scales; None takes REFITS.
+        sweeps: of coordinate descent, after the first codes and after each refit.
     Returns:
         The palette and its `output_error`: the best on the way.
     Raises:
@@ -211,7 +214,7 @@ def compensated(weight: Tensor, bits: int, inputs: Rounding, refits: int | None 
     for refit in range(1 + (REFITS[bits] if refits is None else refits)):
         if refit:
             palette = refitted(weight, palette, inputs.moments)
-        palette = palette._replace(indices=descended_codes(weight, palette, inputs))
+        palette = palette._replace(indices=descended_codes(weight, palette, inputs, sweeps))
         error = output_error(weight, palette, inputs.moments)
         if error < least:
             best, least = palette, error
@@ -239,7 +242,7 @@ def compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Ten
     return torch.empty_like(codes).index_copy_(1, inputs.order, codes)
 
 
-def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
+def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding, sweeps: int = SWEEPS) -> Tensor:
     """Codes uint8 [out, in] after sweeps in which each takes the entry that is best with all others as they are.
 
     With R = W - W' and G = R H, the best value of W'[:, k] is W'[:, k] + G[:, k] / H[k, k]. Nothing gets worse.
@@ -248,7 +251,7 @@ def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tenso
     middles = ((values[:, 1:] + values[:, :-1]) / 2).contiguous()
     codes = palette.indices.clone()
     gradient = (weight - palette.dense()) @ inputs.moments
-    for part in inputs.order.split(_COLUMNS) * _SWEEPS:
+    for part in inputs.order.split(_COLUMNS) * sweeps:
         among = inputs.moments[part][:, part]
         left, before = gradient[:, part], values.gather(1, codes[:, part].long())
         changes = torch.zeros_like(left)

@@ -58,7 +58,8 @@ def candidates(
         batches: calibration text (see `second_moments`).
         bits: choices for each projection; None tries 2 and 4 for all.
         load_block, drop_block: called with a block's number before it is needed and when it is done, so that a model
-            larger than memory can pass through; None if the model is loaded, then tokens count by `token_weights`.
+            larger than memory can pass through, with one sweep and no refits, since such a model takes long; None if
+            the model is loaded, then tokens count by `token_weights`.
         progress: called with the number of weights just done.
     Raises:
         UserError: the model is already palettized, the weights or inputs are not finite, or there is no token.
@@ -66,6 +67,7 @@ def candidates(
     check_dense(model)
     found: Candidates = {}
     weights = token_weights(model, batches) if load_block is None else None
+    effort: dict[str, int] = {} if load_block is None else {"refits": 0, "sweeps": 1}
     for number, moments in second_moments(model, batches, load_block, weights):
         block = model.blocks[number]
         for first, names in SHARED_INPUT.items():
@@ -76,7 +78,7 @@ def candidates(
                 weight = linear.weight
                 full = f"blocks.{number}.{name}"
                 choices = BITS if bits is None else bits[full]
-                found[full] = {choice: _candidate(*compensated(weight, choice, inputs)) for choice in choices}
+                found[full] = {choice: _candidate(*compensated(weight, choice, inputs, **effort)) for choice in choices}
                 if progress is not None:
                     progress(weight.numel())
         if drop_block is not None:

@@ -53,7 +53,7 @@ class Compress(Stage):
         plan: a bitplan.json to use instead.
         tune: trains tables and row scales with KL to the float model, codes fixed; None leaves them.
         by_block: the float model is never whole in memory, it passes block by block. Then there is no tuning, the plan
-            is given or made from the proxy, and all tokens of the calibration text count alike.
+            is given or made from the proxy, all tokens of the calibration text count alike, and codes get less work.
     """
 
     version = 2
