@@ -37,7 +37,7 @@ def example(seed: int, n: int, n_shapes: int) -> tuple[dict[str, tuple[int, int]
     kinds = (torch.randint(1, 9, (n_shapes, 2), generator=generator) * 24).tolist()
     shapes = {f"p{i}": tuple(kinds[i % n_shapes]) for i in range(n)}
     drawn = torch.rand(n, 2, generator=generator).tolist()
-    return shapes, {name: {2: high, 4: 0.3 * low} for name, (high, low) in zip(shapes, drawn, strict=True)}  # type: ignore[return-value]
+    return shapes, {name: {2: high, 4: 0.3 * low} for name, (high, low) in zip(shapes, drawn, strict=True)}
 
 
 @given(seed=st.integers(0, 9999), share=st.floats(0, 1), n_shapes=st.integers(1, 7))

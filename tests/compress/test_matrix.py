@@ -134,6 +134,15 @@ def testcompensated_codes_of_independent_inputs_are_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4])
+def test_inputs_of_later_columns_make_up_for_earlier_ones(bits: int) -> None:
+    weight, inputs = random(32, 200), rounding(correlated(200))  # several times the columns that are rounded at once
+    palette = palettize_weight(weight, bits, inputs.moments.diagonal())
+    alone = palette._replace(indices=compensated_codes(weight, palette, inputs))
+    errors = [output_error(weight, p, inputs.moments) for p in (palette, alone)]
+    assert errors[1] < errors[0] / 2.5
+
+
+@pytest.mark.parametrize("bits", [2, 4])
 def test_each_code_is_the_best_one_with_the_others_as_they_are(bits: int) -> None:
     weight, inputs = random(16, 20), rounding(correlated(20))
     palette = palettize_weight(weight, bits)

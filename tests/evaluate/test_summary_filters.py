@@ -19,7 +19,7 @@ NOTES = "Mia sent you a kite.\nTom is now in the barn.\nAnna has supper with you
 def test_right_summaries_pass_and_answers_do_not(kind: str) -> None:
     for split in ("train", "heldout"):
         for i in range(150):
-            item = injected(kind, 0, i, split, (*HARDENING_TASKS, *UNSEEN_TASKS))  # type: ignore[arg-type]
+            item = injected(kind, 0, i, split, (*HARDENING_TASKS, *UNSEEN_TASKS))
             assert problems(kind, item.clean, item.summary) == ()
             assert problems(kind, item.clean, f" {item.summary}\n") == ()
             assert problems(kind, item.clean, item.answer)

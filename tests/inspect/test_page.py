@@ -219,10 +219,10 @@ def test_the_slider_takes_the_best_plan(page: Browser, profile: dict[str, Any]) 
         found = totals(profile, plan)
         assert found["bits_per_weight"] <= budget + 1e-9
         assert found["loss"] == pytest.approx(min(loss for bpw, loss in every if bpw <= budget + 1e-9), rel=1e-12)
-        ours = choose_bits(rises, shapes, budget + 1e-9)  # type: ignore[arg-type]
+        ours = choose_bits(rises, shapes, budget + 1e-9)
         assert found["loss"] == pytest.approx(totals(profile, ours)["loss"], rel=1e-12)
     page.click("#undo")
-    expect_totals(page, profile, choose_bits(rises, shapes, 3.7))  # type: ignore[arg-type]
+    expect_totals(page, profile, choose_bits(rises, shapes, 3.7))
 
 
 def test_the_slider_leaves_pinned_bits_alone(page: Browser, profile: dict[str, Any]) -> None:

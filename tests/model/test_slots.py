@@ -59,9 +59,9 @@ def test_one_batch_generates_what_three_runs_do(model: Transformer) -> None:
     prompts = [[5, 9, 11, 3], [5, 9, 11, 3], [5, 9, 11, 3], [7, 8], [7, 8], [7, 8]]  # ragged: rows are padded
     slots = [*SLOTS, *SLOTS]
     settings = {"max_tokens": 12, "stop_ids": ()}
-    together = generate(model, None, prompts, slots_B=slots, **settings)  # type: ignore[arg-type]
+    together = generate(model, None, prompts, slots_B=slots, **settings)
     alone = [
-        generate(model, None, [prompt], slots_B=None if slot < 0 else [slot], **settings)[0]  # type: ignore[arg-type]
+        generate(model, None, [prompt], slots_B=None if slot < 0 else [slot], **settings)[0]
         for prompt, slot in zip(prompts, slots, strict=True)
     ]
     assert together == alone

@@ -85,7 +85,7 @@ def runs(finished: Path, tmp_path: Path) -> Path:
 def run(runs: Path, name: str, **changes: object) -> Graph:
     """The tiny chain with one more adapter: `recover` with changes."""
     stages = graph(runs).stages
-    made = replace(stages["recover"], **changes)  # type: ignore[arg-type]
+    made = replace(stages["recover"], **changes)
     assert isinstance(made, Adapter)
     found = Graph(stages | {name: made}, runs)
     found.run([name], Screen(quiet=True))
@@ -94,7 +94,7 @@ def run(runs: Path, name: str, **changes: object) -> Graph:
 
 def test_a_task_adapter_starts_from_the_recovery_adapter(runs: Path) -> None:
     stages = graph(runs).stages
-    still = replace(stages["recover"].train, lr=1e-30)  # type: ignore[attr-defined]
+    still = replace(stages["recover"].train, lr=1e-30)
     run(runs, "task", initial=stages["recover"], rank=8, alpha=16.0, train=still)
     found, initial = record(runs, "task")["results"], record(runs, "recover")["results"]
     assert found["initial"]["bpb_stories"] == pytest.approx(initial["bpb_stories"], rel=1e-3)

@@ -140,10 +140,10 @@ def test_a_teacher_model_writes_and_the_filters_refuse(finished: Path, tmp_path:
 def test_settings_out_of_range() -> None:
     tokenizer = summaries_recipe.summaries(SUMMARIES)["tokenizer"]
     with pytest.raises(UserError, match="per_kind"):
-        Payloads(tokenizer=tokenizer, per_kind=0)  # type: ignore[arg-type]
+        Payloads(tokenizer=tokenizer, per_kind=0)
     stages = draft_recipe.draft(DRAFT)
     with pytest.raises(UserError, match="teacher_weight"):
-        replace(stages["draft"], teacher_weight=2.0)  # type: ignore[call-arg]
+        replace(stages["draft"], teacher_weight=2.0)
     small = stages["draft"]
     assert isinstance(small, Draft)
     with pytest.raises(UserError, match="vocabulary"):

@@ -12,6 +12,7 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -79,13 +80,14 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
         result.row(f"d_model {width}", system, "log2 of the best lr", best(curve), "1")
     start = best(curves[params.narrow, WITH])
     case = f"d_model {params.narrow} to {params.wide}"
-    for system, direction, aim in ((WITH, "<=", 1), (WITHOUT, ">=", 2)):
+    aims: tuple[tuple[str, Literal[">=", "<="], int], ...] = ((WITH, "<=", 1), (WITHOUT, ">=", 2))
+    for system, direction, aim in aims:
         end = best(curves[params.wide, system])
         edge = {start, end} & {params.low, params.high}
         reason = "an optimum lies at the edge of the grid, the true one may lie beyond" if edge else ""
         # An optimum at the edge is not an optimum that was measured.
         moved = None if edge else abs(end - start)
-        result.ratio(case, "grid steps that the best lr moves", system, moved, direction, aim, reason)  # type: ignore[arg-type]
+        result.ratio(case, "grid steps that the best lr moves", system, moved, direction, aim, reason)
     if params.svg:
         files.write_text(Path(params.svg), picture(params, curves))
     return result
