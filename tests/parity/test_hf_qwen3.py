@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from pippin.errors import UserError
-from pippin.interop.hf import INDEX, load_hf, save_hf
+from pippin.interop.directory import INDEX
+from pippin.interop.hf import load_hf, save_hf
 from pippin.interop.layouts import hf_name
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig

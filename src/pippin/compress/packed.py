@@ -12,17 +12,15 @@ from torch import Tensor, nn
 
 from pippin.compress.matrix import TABLE_STEPS
 from pippin.errors import UserError
-from pippin.files import atomic_path, read_json, write_json
+from pippin.files import atomic_path, write_json
+from pippin.interop.directory import EMBEDDING_FORMAT, FORMAT_VERSION, QUANT_METHOD, read_packed_config
 from pippin.interop.hf import _copy_tokenizer as copy_tokenizer
 from pippin.interop.hf import _read_tensors as read_tensors
-from pippin.interop.layouts import from_hf_config, hf_name, to_hf_config
-from pippin.model.codes import BITS, BLOCK_BYTES, GROUP_ROWS, codes_shape
+from pippin.interop.layouts import hf_name, to_hf_config
+from pippin.model.codes import BLOCK_BYTES, GROUP_ROWS, codes_shape
 from pippin.model.embedding import Embedding
 from pippin.model.transformer import Transformer
 
-QUANT_METHOD = "pippin-palette"
-FORMAT_VERSION = 2
-EMBEDDING_FORMAT = "int8-per-row"
 _DTYPE_NAMES = {torch.uint8: "U8", torch.int8: "I8", torch.float16: "F16", torch.float32: "F32"}
 
 
@@ -123,37 +121,13 @@ def load_packed(directory: str | Path, compute_dtype: torch.dtype = torch.bfloat
             missing, unknown, or of the wrong shape or dtype.
     """
     directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; expected a packed model")
-    where = directory / "config.json"
-    values = read_json(where)
-    settings = values.get("quantization_config") if isinstance(values, dict) else None
-    if not isinstance(settings, dict) or settings.get("quant_method") != QUANT_METHOD:
-        raise UserError(f"{where}: quantization_config: not a packed model of Pippin; open it as a dense directory")
-    version = settings.get("format_version")
-    if not isinstance(version, int) or version < 1:
-        raise UserError(f"{where}: format_version: value {version!r}: must be a whole number; the file is damaged")
-    if version < FORMAT_VERSION:
-        raise UserError(
-            f"{where}: format_version: value {version}: an early form of the format; compress the model again"
-        )
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"{where}: format_version: value {version}: newer than {FORMAT_VERSION}; update Pippin to read it"
-        )
-    for field, only in (("group_rows", GROUP_ROWS), ("embedding", EMBEDDING_FORMAT)):
-        if settings.get(field) != only:
-            raise UserError(f"{where}: {field}: value {settings.get(field)!r}: must be {only!r}; the file is damaged")
-    config = from_hf_config(values, str(where))
+    config, bits = read_packed_config(directory)
     with torch.device("meta"):
         model = Transformer(config, compute_dtype)
     take, finish = _reader(directory)
-    bits = settings.get("bits")
     for name, linear in model.linears():
         stored = stored_name(name)
-        chosen = bits.get(stored) if isinstance(bits, dict) else None
-        if chosen not in BITS:
-            raise UserError(f"{where}: bits: value {chosen!r} for {stored}: must be one of {BITS}; the file is damaged")
+        chosen = bits[stored]
         groups, *_ = shape = codes_shape(chosen, linear.out_features, linear.in_features)
         linear.pack(
             take(f"{stored}.codes", torch.uint8, shape),

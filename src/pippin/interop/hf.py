@@ -16,16 +16,11 @@ from torch import Tensor, nn
 
 from pippin.errors import UserError
 from pippin.files import atomic_path, read_json, write_json
-from pippin.interop.layouts import from_hf_config, hf_name, to_hf_config
-from pippin.model.config import ModelConfig
+from pippin.interop.directory import INDEX, TOKENIZER_FILES, read_config, weight_files
+from pippin.interop.layouts import hf_name, to_hf_config
 from pippin.model.transformer import Transformer
 
 SHARD_BYTES = 5_000_000_000
-INDEX = "model.safetensors.index.json"
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.json", "merges.txt", "chat_template.jinja", "generation_config.json",
-)  # fmt: skip
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _HEAD = "lm_head.weight"
 _COMPUTED = "rotary_emb.inv_freq"  # old checkpoints store these frequencies; config.json says them too
@@ -203,26 +198,6 @@ class BlockReader:
             return tensor
 
 
-def read_config(directory: str | Path) -> ModelConfig:
-    """The shape and settings of a dense directory, from its config.json.
-
-    Raises:
-        UserError: it is missing, damaged, or of a model that cannot be read.
-    """
-    directory = Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"{directory}: no such directory; expected a Hugging Face model directory")
-    where = directory / "config.json"
-    values = read_json(where)
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: not an object; the file is damaged")
-    settings = values.get("quantization_config")
-    if settings is not None:
-        method = settings.get("quant_method") if isinstance(settings, dict) else settings
-        raise UserError(f"{where}: quant_method: value {method!r}: cannot be read; use the unquantised checkpoint")
-    return from_hf_config(values, str(where))
-
-
 @contextmanager
 def _opened(file: Path) -> Iterator[Any]:
     if not file.is_file():
@@ -233,26 +208,6 @@ def _opened(file: Path) -> Iterator[Any]:
         except (SafetensorError, OSError, json.JSONDecodeError) as error:
             raise UserError(f"{file}: not a whole safetensors file ({error}); fetch or write it again") from None
         yield handle
-
-
-def weight_files(directory: Path) -> dict[str, set[str] | None]:
-    """The weight files of a directory by name, each with the tensors that the index puts there (None: no index).
-
-    Raises:
-        UserError: the index is damaged or names a file elsewhere.
-    """
-    if not (directory / INDEX).exists():
-        return {"model.safetensors": None}
-    index = read_json(directory / INDEX)
-    listed = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(listed, dict) or not all(isinstance(file, str) for file in listed.values()):
-        raise UserError(f"{directory / INDEX}: weight_map: missing or damaged; fetch the file again")
-    files: dict[str, set[str] | None] = {}
-    for file_name in sorted(set(listed.values())):
-        if Path(file_name).name != file_name:
-            raise UserError(f"{directory / INDEX}: {file_name!r}: must be a file of the same directory")
-        files[file_name] = {name for name, file in listed.items() if file == file_name}
-    return files
 
 
 def _tensors(directory: Path) -> Iterator[tuple[Path, Any, str]]:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from pippin.errors import UserError
-from pippin.interop.hf import TOKENIZER_FILES
+from pippin.interop.directory import TOKENIZER_FILES
 
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pippin.errors import UserError
-from pippin.interop.hf import read_config
+from pippin.interop.directory import read_config
 from pippin.interop.hub import locate
 from pippin.pipeline import Stage
 from pippin.stages.adapter import Adapter

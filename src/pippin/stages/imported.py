@@ -15,7 +15,8 @@ from pippin.data.packing import TokenWriter
 from pippin.errors import UserError
 from pippin.evaluate.streamed import streamed_bits_per_byte
 from pippin.files import atomic_path, digest, write_json, write_text
-from pippin.interop.hf import INDEX, TOKENIZER_FILES, BlockReader, weight_files
+from pippin.interop.directory import INDEX, TOKENIZER_FILES, weight_files
+from pippin.interop.hf import BlockReader
 from pippin.interop.hf import _read_tensors as read_tensors
 from pippin.interop.hub import is_local, locate
 from pippin.model.config import ModelConfig
