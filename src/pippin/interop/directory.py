@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pippin.errors import UserError
 from pippin.files import read_json
@@ -94,15 +95,17 @@ def read_packed_config(directory: str | Path) -> tuple[ModelConfig, dict[str, in
         if settings.get(field) != only:
             raise UserError(f"{where}: {field}: value {settings.get(field)!r}: must be {only!r}; the file is damaged")
     config = from_hf_config(values, str(where))
-    listed, bits = settings.get("bits"), {}
+    listed: Any = settings.get("bits")
+    bits: dict[str, int] = {}
     for layer in range(config.n_layers):
         for projection in PROJECTIONS:
             stored = hf_name(f"blocks.{layer}.{projection}.weight").removesuffix(".weight")
-            bits[stored] = listed.get(stored) if isinstance(listed, dict) else None
-            if bits[stored] not in BITS:
+            chosen: Any = listed.get(stored) if isinstance(listed, dict) else None
+            if chosen not in BITS:
                 raise UserError(
-                    f"{where}: bits: value {bits[stored]!r} for {stored}: must be one of {BITS}; the file is damaged"
+                    f"{where}: bits: value {chosen!r} for {stored}: must be one of {BITS}; the file is damaged"
                 )
+            bits[stored] = chosen
     return config, bits
 
 
