@@ -21,7 +21,9 @@ def batch(tokens: Tensor, segment_ids: Tensor) -> SimpleNamespace:
     return SimpleNamespace(tokens=tokens, segment_ids=segment_ids, positions=positions)
 
 
-def test_second_moments_are_those_of_the_inputs() -> None:
+@pytest.mark.parametrize("columns", [8, 512])  # several products for each H, and one
+def test_second_moments_are_those_of_the_inputs(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pippin.compress.calibrate._COLUMNS", columns)
     torch.manual_seed(0)
     model = Transformer(TINY, torch.float32)
     seen: dict[str, Tensor] = {}

@@ -325,7 +325,7 @@ def _weighted(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tens
 
 def _only_compensated(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tensor) -> Tensor:
     palette = palettize_weight(weight, bits, inputs[name].moments.diagonal())
-    return palette._replace(indices=compensated_codes(weight, palette, inputs[name])).dense()
+    return palette._replace(indices=compensated_codes(weight, palette, inputs[name])[0]).dense()
 
 
 def _compensated(bits: int, inputs: Mapping[str, Rounding], name: str, weight: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ SHARED_INPUT = {
 
 # No token counts for more than this many average ones: a few surprises must not decide alone.
 MOST_WEIGHT = 10.0
+_COLUMNS = 512  # of H that are summed in one product
 Weights = dict[tuple[int, str], Tensor]  # (block, first projection that reads the input) -> [B, T]
 
 
@@ -141,13 +142,13 @@ def second_moments(
             finally:
                 for handle in handles:
                     handle.remove()
-        yield number, {name: total / count for name, total in sums.items()}
+        yield number, {name: (half.triu() + half.triu(1).T).div_(count) for name, half in sums.items()}
 
 
 def _watch(
     block: nn.Module, keep_BT: Tensor, sums: dict[str, Tensor], weights: dict[str, Tensor]
 ) -> list[torch.utils.hooks.RemovableHandle]:
-    """Add w x'x of what the block's matrices read to `sums` while it runs."""
+    """Add w x'x of what the block's matrices read to `sums` while it runs: on and above the diagonal."""
 
     def hook(name: str) -> Callable[..., None]:
         def add(_linear: Linear, inputs: tuple[Tensor, ...]) -> None:
@@ -156,7 +157,9 @@ def _watch(
                 rows = rows * weights[name][keep_BT].sqrt()[:, None]
             if name not in sums:
                 sums[name] = torch.zeros(rows.shape[1], rows.shape[1], device=rows.device)
-            sums[name].addmm_(rows.T, rows)
+            for start in range(0, rows.shape[1], _COLUMNS):
+                part = slice(start, start + _COLUMNS)
+                sums[name][part, start:].addmm_(rows[:, part].T, rows[:, start:])
 
         return add
 

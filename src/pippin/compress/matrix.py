@@ -31,7 +31,8 @@ _CHUNK_VALUES = 1 << 18  # weights that are clustered at a time: the working set
 # model's on two cores; with 4 values the second still gains (docs/LOG.md).
 REFITS = {2: 2, 4: 0}
 SWEEPS = 3
-_COLUMNS = 64  # inputs that are rounded before the rest hears of their errors in one product
+_COLUMNS = 128  # inputs that take their turns before the rest hears of their changes in one product
+_PRODUCT_COLUMNS = 512
 _REFIT_ROWS = 64
 _REFIT_TURNS = 4
 
@@ -162,20 +163,36 @@ def damped(moments: Tensor) -> Tensor:
     return moments + DAMPING * mean * torch.eye(len(moments), device=moments.device)
 
 
+def squared_output(weight: Tensor, moments: Tensor) -> float:
+    """tr(W H W'), the expected squared output of a matrix [out, in] for inputs of second moments [in, in].
+
+    By symmetry, half the product does.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=weight.device)
+    for start in range(0, weight.shape[1], _PRODUCT_COLUMNS):
+        end = min(start + _PRODUCT_COLUMNS, weight.shape[1])
+        own = weight[:, start:end]
+        product = own @ moments[start:end, start:end] + 2 * (weight[:, end:] @ moments[end:, start:end])
+        total += (product * own).sum(dtype=torch.float64)
+    return float(total)
+
+
 def output_error(weight: Tensor, palette: Palette, moments: Tensor) -> float:
     """tr((W - W') H (W - W')') / tr(W H W'): the share of the layer's expected squared output that is lost."""
-    residual = weight - palette.dense()
-    lost = ((residual @ moments) * residual).sum(dtype=torch.float64)
-    whole = ((weight @ moments) * weight).sum(dtype=torch.float64)
-    return float(lost / whole) if whole > 0 else 0.0
+    whole = squared_output(weight, moments)
+    return squared_output(weight - palette.dense(), moments) / whole if whole > 0 else 0.0
 
 
 class Rounding(NamedTuple):
-    """What `compensated` needs of H for every matrix that reads the same inputs: computed once."""
+    """What `compensated` needs of H for every matrix that reads the same inputs: computed once.
+
+    With P the permutation to `order`, P H P' = U D U' with U unit upper triangular: U' is `lower`, D `variances`.
+    """
 
     moments: Tensor  # damped H [in, in]
     order: Tensor  # inputs by falling second moment
-    factor: Tensor  # upper Cholesky factor of the inverse of H in that order
+    lower: Tensor  # [in, in]
+    variances: Tensor  # [in]
 
 
 def rounding(moments: Tensor) -> Rounding:
@@ -186,8 +203,10 @@ def rounding(moments: Tensor) -> Rounding:
     """
     moments = damped(moments)
     order = moments.diagonal().argsort(descending=True, stable=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments[order][:, order].double()))
-    return Rounding(moments, order, torch.linalg.cholesky(inverse, upper=True).float())
+    backwards = order.flip(0)
+    factor = torch.linalg.cholesky(moments[backwards][:, backwards].double())  # lower: turned around, it is upper
+    spread = factor.diagonal()
+    return Rounding(moments, order, (factor / spread).flip(0, 1).T.float(), spread.square().flip(0).float())
 
 
 @torch.no_grad()
@@ -209,61 +228,93 @@ def compensated(
     """
     weight = _checked(weight, bits)
     palette = best = palettize_weight(weight, bits, inputs.moments.diagonal())
-    least = output_error(weight, best, inputs.moments)
-    palette = palette._replace(indices=compensated_codes(weight, palette, inputs))
+    least = squared_output(weight - best.dense(), inputs.moments)
+    codes, lost = compensated_codes(weight, palette, inputs)
+    palette = palette._replace(indices=codes)
     for refit in range(1 + (REFITS[bits] if refits is None else refits)):
         if refit:
             palette = refitted(weight, palette, inputs.moments)
-        palette = palette._replace(indices=descended_codes(weight, palette, inputs, sweeps))
-        error = output_error(weight, palette, inputs.moments)
-        if error < least:
-            best, least = palette, error
-    return best, least
+            lost = squared_output(weight - palette.dense(), inputs.moments)
+        codes, gained = descended_codes(weight, palette, inputs, sweeps)
+        palette, lost = palette._replace(indices=codes), lost - gained
+        if lost < least:
+            best, least = palette, lost
+    whole = squared_output(weight, inputs.moments)
+    return best, least / whole if whole > 0 else 0.0
 
 
-def compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> Tensor:
-    """Codes uint8 [out, in]: inputs in order, each error spread over the inputs that are still to come."""
-    left = weight[:, inputs.order].contiguous()
-    values = palette.rows()
-    middles = ((values[:, 1:] + values[:, :-1]) / 2).contiguous()
-    codes = torch.empty(weight.shape, dtype=torch.uint8, device=weight.device)
-    for start in range(0, left.shape[1], _COLUMNS):
-        end = min(start + _COLUMNS, left.shape[1])
-        factor = inputs.factor[start:end, start:end]
-        block, errors = left[:, start:end].clone(), torch.empty_like(left[:, start:end])
-        for j in range(end - start):
-            column = block[:, j : j + 1].contiguous()
-            index = torch.searchsorted(middles, column)
-            error = (column - values.gather(1, index)) / factor[j, j]
-            block[:, j + 1 :].addmm_(error, factor[j : j + 1, j + 1 :], alpha=-1)
-            errors[:, j : j + 1] = error
-            codes[:, start + j] = index[:, 0]
-        left[:, end:].addmm_(errors, inputs.factor[start:end, end:], alpha=-1)
-    return torch.empty_like(codes).index_copy_(1, inputs.order, codes)
+def compensated_codes(weight: Tensor, palette: Palette, inputs: Rounding) -> tuple[Tensor, float]:
+    """Codes uint8 [out, in]: inputs in order, each making up for the errors of those before it. And what they lose.
+
+    With R = W - W' in that order, tr(R H R') = |R U sqrt(D)|^2, and (R U)[:, j] = R[:, j] + R[:, :j] U[:j, j]: so the
+    best value of W'[:, j] is W[:, j] + R[:, :j] U[:j, j], and what is lost is its distance from there, squared, times
+    D[j]. This is GPTQ without an inverse (Chee et al. 2023, QuIP, theorem 6).
+    """
+    turns = _Turns(palette)
+    wanted_KO = weight.T[inputs.order]
+    changes_KO, codes_KO = torch.empty_like(wanted_KO), torch.empty_like(wanted_KO, dtype=torch.uint8)
+    lost = 0.0
+    for start in range(0, len(wanted_KO), _COLUMNS):
+        part = slice(start, start + _COLUMNS)
+        was_KO, lower = wanted_KO[part], inputs.lower[part]
+        best_KO = torch.addmm(was_KO, lower[:, :start], changes_KO[:start], alpha=-1)
+        codes_KO[part], changes_KO[part] = turns.take(was_KO, best_KO, -lower[:, part])
+        missed_KO = best_KO - was_KO - changes_KO[part]
+        lost += float((inputs.variances[part, None] * missed_KO.square()).sum(dtype=torch.float64))
+    return torch.empty_like(codes_KO).index_copy_(0, inputs.order, codes_KO).T.contiguous(), lost
 
 
-def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding, sweeps: int = SWEEPS) -> Tensor:
+def descended_codes(weight: Tensor, palette: Palette, inputs: Rounding, sweeps: int = SWEEPS) -> tuple[Tensor, float]:
     """Codes uint8 [out, in] after sweeps in which each takes the entry that is best with all others as they are.
 
-    With R = W - W' and G = R H, the best value of W'[:, k] is W'[:, k] + G[:, k] / H[k, k]. Nothing gets worse.
+    With R = W - W' and G = R H, the best value of W'[:, k] is W'[:, k] + G[:, k] / H[k, k]. Nothing gets worse: the
+    second result is by how much less is lost.
     """
-    values = palette.rows()
-    middles = ((values[:, 1:] + values[:, :-1]) / 2).contiguous()
-    codes = palette.indices.clone()
-    gradient = (weight - palette.dense()) @ inputs.moments
+    turns = _Turns(palette)
+    codes_KO = palette.indices.T.contiguous()
+    residual_KO = (weight - palette.dense()).T.contiguous()
+    gained = 0.0
     for part in inputs.order.split(_COLUMNS) * sweeps:
-        among = inputs.moments[part][:, part]
-        left, before = gradient[:, part], values.gather(1, codes[:, part].long())
-        changes = torch.zeros_like(left)
-        for j in range(len(part)):
-            old = before[:, j : j + 1]
-            index = torch.searchsorted(middles, old + left[:, j : j + 1] / among[j, j])
-            change = values.gather(1, index) - old
-            left.addmm_(change, among[j : j + 1], alpha=-1)
-            changes[:, j : j + 1] = change
-            codes[:, part[j]] = index[:, 0].to(torch.uint8)
-        gradient.addmm_(changes, inputs.moments[part], alpha=-1)
-    return codes
+        moments = inputs.moments[part]
+        among = moments[:, part]
+        scale = among.diagonal()[:, None]
+        was_KO = turns.values_of(codes_KO[part])
+        best_KO = was_KO + (moments @ residual_KO) / scale
+        codes_KO[part], changes_KO = turns.take(was_KO, best_KO, -among / scale)
+        residual_KO[part] -= changes_KO
+        gained += float((scale * changes_KO * (2 * (best_KO - was_KO) - changes_KO)).sum(dtype=torch.float64))
+    return codes_KO.T.contiguous(), gained
+
+
+class _Turns:
+    """Gives some inputs their codes, one after the other; all rows at once, which lie along the last dimension.
+
+    Inputs come first because what is done with one of them is then done in contiguous memory.
+    """
+
+    def __init__(self, palette: Palette) -> None:
+        self.values = palette.rows()
+        self.middles = ((self.values[:, 1:] + self.values[:, :-1]) / 2).contiguous()
+
+    def values_of(self, codes_KO: Tensor) -> Tensor:
+        return self.values.gather(1, codes_KO.T.long()).T.contiguous()
+
+    def take(self, was_KO: Tensor, best_KO: Tensor, response: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes and changes, both [K, O], of K inputs.
+
+        Args:
+            was_KO: their weights before.
+            best_KO: which weights would be best if no other of them changed; in place, it becomes what would be best
+                after the changes of those before.
+            response: [K, K]; [j, i] is how much a change of i moves the best weight of j > i.
+        """
+        codes_KO, changes_KO = torch.empty_like(best_KO, dtype=torch.uint8), torch.empty_like(best_KO)
+        for j, best in enumerate(best_KO):
+            best += response[j, :j] @ changes_KO[:j]
+            index = torch.searchsorted(self.middles, best[:, None])
+            torch.sub(self.values.gather(1, index)[:, 0], was_KO[j], out=changes_KO[j])
+            codes_KO[j] = index[:, 0]
+        return codes_KO, changes_KO
 
 
 def refitted(weight: Tensor, palette: Palette, moments: Tensor) -> Palette:

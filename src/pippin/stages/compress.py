@@ -56,7 +56,7 @@ class Compress(Stage):
             is given or made from the proxy, all tokens of the calibration text count alike, and codes get less work.
     """
 
-    version = 2
+    version = 3
 
     tokens: TokenStage
     start: Stage
