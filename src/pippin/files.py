@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,42 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             fsync_path(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling directory to fill; it becomes `path` when the block ends well, whatever was there.
+
+    Every file in it is on the device before the name exists. On any error the temporary is removed and `path` stays.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with full_disk_is_one_line(path):
+        try:
+            temporary.mkdir()
+            yield temporary
+            for item in (*temporary.rglob("*"), temporary):
+                fsync_path(item)
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                os.replace(path, old)
+            os.replace(temporary, path)
+            fsync_path(path.parent)
+            remove(old)
+        finally:
+            remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
