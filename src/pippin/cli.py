@@ -1,4 +1,4 @@
-"""The `pippin` command. Verbs: run, show, chat, inspect, bench."""
+"""The `pippin` command. Verbs: run, show, chat, export, inspect, bench."""
 
 from __future__ import annotations
 
@@ -118,6 +118,32 @@ def chat(
     from pippin.chat import talk
 
     talk(model, adapter, prompt, temperature, max_tokens, seed)
+
+
+@app.command()
+def export(
+    model: Annotated[
+        Path, typer.Argument(help="A model directory, or the run directory of a stage that made a model or an adapter.")
+    ],
+    to: Annotated[str, typer.Option("--to", help="hf, gguf, coreml or peft.")],
+    out: Annotated[Path, typer.Option("--out", help="The file or directory to write.")],
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Of the weights: float32 ... (hf), f16, q8_0 ... (gguf).")
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option("--adapter", help="An adapter directory (peft); NAME=DIRECTORY for each function (coreml)."),
+    ] = None,
+    context: Annotated[int | None, typer.Option("--context", help="Tokens that the cache holds (coreml).")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a model or an adapter in a format that other tools open."""
+    from pippin.interop.export import Request
+    from pippin.interop.export import export as write
+
+    request = Request(model, to, out, kind, tuple(adapter or ()), context, overwrite)
+    for line in write(request, Screen()):
+        print(line)
 
 
 @app.command(name="inspect")

@@ -16,6 +16,7 @@ SURFACE = {
     "run": ["RECIPE", "[WHAT]...", "--runs", "--compile"],
     "show": ["WHAT", "[OVERRIDES]...", "--runs", "--json"],
     "chat": ["MODEL", "--adapter", "--prompt", "--temperature", "--max-tokens", "--seed"],
+    "export": ["MODEL", "--to", "--out", "--type", "--adapter", "--context", "--overwrite"],
     "inspect": ["MODEL", "--html", "--json", "--prompt-tokens", "--rounds"],
     "bench": ["NAME", "[SETTINGS]...", "--json", "--quick"],
 }

@@ -103,7 +103,9 @@ def check_package(package: Path, model: StoredModel, kind: str) -> Checked:
     reader = _Reader(package / _WEIGHTS)
     places: dict[str, list[int]] = {}
     counts, difference = {"palettized": 0, "int8": 0, "dense": 0}, 0.0
-    for function_name, function in spec.mlProgram.functions.items():
+    functions = dict(spec.mlProgram.functions)
+    for function_name in sorted(functions, key=lambda name: name != "main"):
+        function = functions[function_name]
         operations = function.block_specializations[function.opset].operations
         made = {operation.outputs[0].name: operation for operation in operations if operation.outputs}
         for name in model.shapes:
@@ -124,7 +126,7 @@ def check_package(package: Path, model: StoredModel, kind: str) -> Checked:
             difference = max(difference, float(np.abs(found.astype(np.float32) - expected).max(initial=0.0) / scale))
     if difference > (0.0 if kind == "float32" else 2.0**-10):
         raise ValueError(f"{package}: a weight differs from the model's by {difference:.3g} of its largest value")
-    return Checked(**counts, functions=len(spec.mlProgram.functions), difference=difference)
+    return Checked(**counts, functions=len(functions), difference=difference)
 
 
 def _decode(
