@@ -1,7 +1,7 @@
 """llama.cpp's quantised types for a model of ours: its own quantiser, in an environment of its own.
 
 The environment is made once with pip (it compiles llama.cpp, some minutes); `peers/llama_quantise.py` runs in it.
-Files go back and forth: safetensors of float weights in, safetensors of what they became out.
+Files go back and forth: a GGUF of float weights in, safetensors of what they became out.
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pippin.files import atomic_path
+from pippin.interop.gguf import gguf_name, write_gguf
 from pippin.model.transformer import Transformer
 
 PACKAGES = ("numpy", "safetensors", "gguf==0.19.0", "llama-cpp-python==0.3.36")
 _EMBEDDING = "token_embd.weight"
-_GGUF_NAMES = {
-    "attention.q": "attn_q", "attention.k": "attn_k", "attention.v": "attn_v", "attention.o": "attn_output",
-    "ffn.gate": "ffn_gate", "ffn.up": "ffn_up", "ffn.down": "ffn_down", "attention_norm": "attn_norm",
-    "ffn_norm": "ffn_norm", "attention.q_norm": "attn_q_norm", "attention.k_norm": "attn_k_norm",
-}  # fmt: skip
 
 
 class NotInstalledError(Exception):
@@ -66,14 +62,6 @@ def environment(directory: Path) -> Path:
     return python
 
 
-def gguf_name(name: str) -> str:
-    """The name in a GGUF file of one of `Transformer`'s parameters."""
-    if name in ("embed.weight", "norm.weight"):
-        return {"embed.weight": _EMBEDDING, "norm.weight": "output_norm.weight"}[name]
-    _, layer, rest = name.split(".", 2)
-    return f"blk.{layer}.{_GGUF_NAMES[rest.removesuffix('.weight')]}.weight"
-
-
 def quantise(
     model: Transformer, importance: Mapping[str, Tensor], types: Sequence[str], directory: Path
 ) -> list[Quantised]:
@@ -83,19 +71,16 @@ def quantise(
         NotInstalledError: the peer cannot be installed.
     """
     python = environment(directory / "environment")
-    given = directory / "given.safetensors"
-    tensors = {gguf_name(name): parameter.detach().contiguous() for name, parameter in model.named_parameters()}
-    tensors |= {f"importance.{gguf_name(f'{name}.weight')}": value.contiguous() for name, value in importance.items()}
-    c = model.config
-    settings = {
-        "context_length": c.max_seq_len, "embedding_length": c.d_model, "block_count": c.n_layers,
-        "feed_forward_length": c.d_ff, "head_count": c.n_heads, "head_count_kv": c.n_kv_heads, "d_head": c.d_head,
-        "rope_base": c.rope_base, "norm_eps": c.norm_eps, "vocab_size": c.vocab_size, "types": list(types),
-    }  # fmt: skip
+    parameters = dict(model.named_parameters())
+    source, given = directory / "float.gguf", directory / "importance.safetensors"
+    write_gguf(source, model.config, lambda name: parameters[name].detach().numpy(), None, "f32")
     with atomic_path(given) as temporary:
-        save_file(tensors, temporary, metadata={"settings": json.dumps(settings)})
+        named = {gguf_name(f"{name}.weight"): value.float().contiguous() for name, value in importance.items()}
+        save_file(named, temporary)
     script = Path(__file__).parent / "peers" / "llama_quantise.py"
-    done = subprocess.run([python, script, given, directory], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, script, source, given, directory, *types], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise NotInstalledError(f"failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     found = []

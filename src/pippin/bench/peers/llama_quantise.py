@@ -27,33 +27,6 @@ FTYPES = {
 }
 
 
-def write_gguf(path, tensors, s):
-    """A float32 GGUF of the Qwen3 architecture with a vocabulary of place holders: the quantiser reads no text."""
-    writer = gguf.GGUFWriter(path, "qwen3")
-    writer.add_context_length(s["context_length"])
-    writer.add_embedding_length(s["embedding_length"])
-    writer.add_block_count(s["block_count"])
-    writer.add_feed_forward_length(s["feed_forward_length"])
-    writer.add_head_count(s["head_count"])
-    writer.add_head_count_kv(s["head_count_kv"])
-    writer.add_key_length(s["d_head"])
-    writer.add_value_length(s["d_head"])
-    writer.add_rope_freq_base(s["rope_base"])
-    writer.add_layer_norm_rms_eps(s["norm_eps"])
-    writer.add_vocab_size(s["vocab_size"])
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list([f"<{i}>" for i in range(s["vocab_size"])])
-    writer.add_token_scores([0.0] * s["vocab_size"])
-    writer.add_token_types([gguf.TokenType.NORMAL] * s["vocab_size"])
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    for name, tensor in tensors.items():
-        writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def ggml():
     """llama.cpp's base library, with the signature of its quantiser."""
     for path in sorted(Path(llama_cpp.__file__).parent.glob("lib/*ggml-base*")):
@@ -85,23 +58,19 @@ def quantised(library, kind, tensor, importance):
     return dequantize(data, kind)
 
 
-def main(given, directory):
+def main(source, given, directory, *types):
     with safe_open(given, framework="numpy") as file:
-        settings = json.loads(file.metadata()["settings"])
-        everything = {name: np.ascontiguousarray(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    tensors = {name: value for name, value in everything.items() if not name.startswith("importance.")}
-    importance = {name.removeprefix("importance."): v for name, v in everything.items() if name not in tensors}
+        importance = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors = {tensor.name: np.array(tensor.data, np.float32) for tensor in gguf.GGUFReader(source).tensors}
     projections = [name for name in tensors if tensors[name].ndim == 2 and name.startswith("blk.")]
-    source = Path(directory) / "float.gguf"
-    write_gguf(source, tensors, settings)
     library = ggml()
     reports = []
-    for name in settings["types"]:
+    for name in types:
         target = Path(directory) / f"{name}.gguf"
         params = llama_cpp.llama_model_quantize_default_params()
         params.ftype = FTYPES[name]
         params.nthread = 2
-        assert llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) == 0
+        assert llama_cpp.llama_model_quantize(source.encode(), str(target).encode(), ctypes.byref(params)) == 0
         read = {tensor.name: tensor for tensor in gguf.GGUFReader(target).tensors}
         kinds = {tensor_name: tensor.tensor_type for tensor_name, tensor in read.items()}
         plain = {n: dequantize(np.array(t.data), t.tensor_type).reshape(tensors[n].shape) for n, t in read.items()}
