@@ -15,7 +15,8 @@ from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.generate import stream_reply
 from pippin.interop.load import load_model, locate
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.transformer import Transformer
 
 SLOT = 0

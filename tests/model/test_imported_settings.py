@@ -13,7 +13,8 @@ from tests.model.test_config import IMPORTED
 from pippin.compress.packed import load_packed, save_packed
 from pippin.compress.palettize import palettize
 from pippin.interop.hf import save_hf
-from pippin.interop.peft import base_signature, load_adapter, save_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import load_adapter, save_adapter
 from pippin.model.transformer import Transformer
 from pippin.training.optimizer import param_groups
 from pippin.training.pruning import hard_top_k, install_masks, slice_ffn

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from pippin.errors import UserError
 from pippin.interop.hf import BlockReader, load_hf, save_hf
 from pippin.interop.layouts import family_of, from_hf_config, hf_name, to_hf_config
-from pippin.interop.peft import base_signature, save_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import save_adapter
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.cross_entropy import Targets

@@ -16,7 +16,8 @@ from pippin.compress.palettize import palettize
 from pippin.errors import UserError
 from pippin.interop.hf import load_hf, save_hf
 from pippin.interop.load import load_model
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter, save_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter, save_adapter
 from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
 

@@ -20,7 +20,8 @@ from pippin.errors import UserError
 from pippin.interop import hub
 from pippin.interop.hf import load_hf, save_hf
 from pippin.interop.load import load_model
-from pippin.interop.peft import base_signature, load_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.transformer import Transformer
 from pippin.recipes.compress import PARAMS

@@ -12,7 +12,8 @@ from tests.running import directory, graph, record
 from pippin.errors import UserError
 from pippin.interop.hf import save_hf
 from pippin.interop.load import load_model
-from pippin.interop.peft import base_signature, load_adapter, save_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import load_adapter, save_adapter
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Graph
 from pippin.progress import Screen

@@ -9,7 +9,7 @@ import pytest
 from tests.running import command, directory, one_line_error, record
 
 from pippin import files
-from pippin.interop.peft import base_signature
+from pippin.interop.lora import base_signature
 
 SHORT = (
     "train.steps=3", "train.batch_size=2", "train.warmup_steps=0", "train.seq_len=64", "train.checkpoint_every=2",

@@ -19,7 +19,8 @@ from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.interop.hf import load_hf
 from pippin.interop.load import load_model
-from pippin.interop.peft import base_signature, load_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.transformer import Transformer
 from pippin.progress import Screen
 

@@ -20,7 +20,7 @@ from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.evaluate.summary_filters import problems
 from pippin.interop.hf import load_hf
-from pippin.interop.peft import base_signature
+from pippin.interop.lora import base_signature
 from pippin.pipeline import Graph
 from pippin.progress import Screen
 from pippin.recipes import draft as draft_recipe

@@ -29,7 +29,8 @@ from pippin.compress.palettize import Candidates, candidates
 from pippin.compress.size import model_size
 from pippin.data.loader import Batch, Loader
 from pippin.interop.load import load_model
-from pippin.interop.peft import base_signature, load_adapter
+from pippin.interop.lora import base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.codes import GROUP_ROWS
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Graph, Stage

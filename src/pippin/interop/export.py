@@ -165,7 +165,8 @@ def _coreml(model: Path, adapters: list[str], request: Request, kind: str, scree
 def _peft(model: Path, adapters: list[str], request: Request, kind: str, screen: Screen) -> list[str]:
     import torch
 
-    from pippin.interop.peft import OURS, adapter_rank, base_signature, save_adapter
+    from pippin.interop.lora import OURS, adapter_rank, base_signature
+    from pippin.interop.peft import save_adapter
 
     if len(adapters) != 1:
         raise UserError(
@@ -186,7 +187,8 @@ def _peft(model: Path, adapters: list[str], request: Request, kind: str, screen:
 def _with_adapter(model_dir: Path, adapter: Path):  # type: ignore[no-untyped-def]
     """The model with the adapter in slot 0, checked against its base; and what was loaded."""
     from pippin.interop.load import load_model
-    from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+    from pippin.interop.lora import adapter_rank, base_signature
+    from pippin.interop.peft import load_adapter
 
     model = load_model(model_dir).requires_grad_(False)
     for _, linear in model.linears():

@@ -1,12 +1,9 @@
-"""Adapters as PEFT directories, and the signature that ties an adapter to its base (report section 5)."""
+"""Adapters as PEFT directories, written from a model's slots and read into them (report section 5)."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -14,28 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pippin.errors import UserError
-from pippin.files import atomic_path, read_json, write_json
-from pippin.interop.hf import _read_tensors as read_tensors
-from pippin.interop.layouts import from_hf_config, hf_name
+from pippin.files import atomic_path, write_json
+from pippin.interop.layouts import hf_name
+from pippin.interop.lora import CONFIG, FORMAT_VERSION, OURS, WEIGHTS, check_base, read_lora_config, trained_on
 from pippin.model.linear import Linear
 from pippin.model.transformer import Transformer
-from pippin.pipeline import canonical
 
-FORMAT_VERSION = 1
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
-OURS = "pippin.json"
 TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-# Variants of LoRA that compute something else than B A x * scale; each setting with the values that turn it off.
-_OFF: dict[str, tuple[Any, ...]] = {
-    "bias": ("none", None),
-    "use_dora": (False, None),
-    "fan_in_fan_out": (False, None),
-    "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
-    "trainable_token_indices": (None, []),
-}
 
 
 class AdapterInfo(NamedTuple):
@@ -45,27 +27,6 @@ class AdapterInfo(NamedTuple):
     alpha: float
     base_signature: str | None
     note: str  # one line for the user, empty when the base was checked
-
-
-def base_signature(directory: str | Path) -> str:
-    """SHA-256, in hex, of what a base model computes: its shape, its quantisation and the digest of every tensor.
-
-    The same for a base however its files are cut; another for any other weights, dtype or bit plan.
-
-    Raises:
-        UserError: the directory is not a whole model directory.
-    """
-    directory = Path(directory)
-    where = directory / "config.json"
-    values = read_json(where)
-    if not isinstance(values, dict):
-        raise UserError(f"{where}: not an object; the file is damaged")
-    config = {"shape": canonical(from_hf_config(values, str(where))), "quantization": values.get("quantization_config")}
-    tensors = {}
-    for _, name, tensor in read_tensors(directory):
-        content = hashlib.sha256(tensor.contiguous().view(-1).view(torch.uint8).numpy().data).hexdigest()
-        tensors[name] = [str(tensor.dtype), list(tensor.shape), content]
-    return hashlib.sha256(json.dumps([config, tensors], sort_keys=True).encode()).hexdigest()
 
 
 def save_adapter(
@@ -152,18 +113,15 @@ def load_adapter(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; expected an adapter with {CONFIG}")
-    rank, alpha, scale = _read_config(directory / CONFIG)
-    trained_on = _read_signature(directory / OURS)
-    if None not in (expected_signature, trained_on) and trained_on != expected_signature:
-        raise UserError(
-            f"{directory}: trained on another base (signature {str(trained_on)[:12]}, this base has "
-            f"{str(expected_signature)[:12]}); use its own base or train the adapter again on this one"
-        )
+    rank, alpha, scale = read_lora_config(directory)
+    base = trained_on(directory)
+    if expected_signature is not None:
+        check_base(directory, expected_signature)
     tensors = _read_weights(directory / WEIGHTS)
     chosen = []
     for name, linear in model.linears():
         a, b = tensors.pop(_peft_name(name, "A"), None), tensors.pop(_peft_name(name, "B"), None)
-        if (a is None) != (b is None) or (a is None and trained_on is not None):
+        if (a is None) != (b is None) or (a is None and base is not None):
             raise UserError(f"{directory / WEIGHTS}: {_peft_name(name, 'A' if a is None else 'B')}: tensor missing")
         if a is None or b is None:
             a, b = torch.zeros(1, linear.in_features), torch.zeros(linear.out_features, 1)
@@ -177,56 +135,15 @@ def load_adapter(
     for linear, a, b in chosen:
         linear.load_adapter(slot, a, b, scale)
     note = ""
-    if trained_on is None:
+    if base is None:
         note = f"{directory}: written by another tool, so it is not known whether it was trained on this base"
     elif expected_signature is None:
         note = f"{directory}: the base was not checked"
-    return AdapterInfo(rank, alpha, trained_on, note)
-
-
-def adapter_rank(directory: str | Path) -> int:
-    """The rank of an adapter directory: what `add_adapters` needs at least.
-
-    Raises:
-        UserError: its configuration is missing, damaged or of another kind of adapter.
-    """
-    return _read_config(Path(directory) / CONFIG)[0]
+    return AdapterInfo(rank, alpha, base, note)
 
 
 def _peft_name(name: str, part: str) -> str:
     return f"base_model.model.{hf_name(f'{name}.weight').removesuffix('weight')}lora_{part}.weight"
-
-
-def _read_config(where: Path) -> tuple[int, float, float]:
-    """Rank, alpha, and the factor of B A x."""
-    values = read_json(where)
-    if not isinstance(values, dict) or values.get("peft_type") != "LORA":
-        kind = values.get("peft_type") if isinstance(values, dict) else values
-        raise UserError(f"{where}: peft_type: value {kind!r}: only 'LORA' adapters can be loaded")
-    for name, off in _OFF.items():
-        if values.get(name) not in off:
-            raise UserError(f"{where}: {name}: value {values[name]!r}: only plain LoRA can be loaded; train without it")
-    rank, alpha = values.get("r"), values.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise UserError(f"{where}: r: value {rank!r}: must be a whole number of at least 1; the file is damaged")
-    if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha <= 0:
-        raise UserError(f"{where}: lora_alpha: value {alpha!r}: must be a number above 0; the file is damaged")
-    return rank, float(alpha), alpha / (math.sqrt(rank) if values.get("use_rslora") else rank)
-
-
-def _read_signature(where: Path) -> str | None:
-    """The signature of the base that an adapter of ours was trained on; None if another tool wrote it."""
-    if not where.exists():
-        return None
-    values = read_json(where)
-    version = values.get("format_version") if isinstance(values, dict) else None
-    if not isinstance(version, int) or not isinstance(values.get("base_signature"), str):
-        raise UserError(f"{where}: format_version or base_signature: missing; the file is damaged")
-    if version > FORMAT_VERSION:
-        raise UserError(
-            f"{where}: format_version: value {version}: newer than {FORMAT_VERSION}; update Pippin to read it"
-        )
-    return str(values["base_signature"])
 
 
 def _read_weights(where: Path) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +22,7 @@ Floats: TypeAlias = NDArray[np.float32]
 TABLE_STEPS = 127  # tables are int8 in steps of 1 / 127 (docs/format.md)
 _LANE = 4  # bytes of a row in a block of codes
 _NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I8": "i1", "U8": "u1", "BF16": "<u2"}
+_ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I8": 1, "U8": 1, "I16": 2, "I32": 4, "I64": 8, "BOOL": 1}
 _DENSE = ("F64", "F32", "F16", "BF16")
 
 
@@ -198,6 +201,25 @@ def unpack(codes: NDArray[np.uint8], bits: int, out_features: int, in_features: 
     for field in range(8 // bits):
         fields[:, :, :, field] = (lanes >> (bits * field)) & (2**bits - 1)
     return fields.reshape(groups * GROUP_ROWS, -1)[:out_features, :in_features]
+
+
+_TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "U8": "uint8",
+    "I16": "int16", "I32": "int32", "I64": "int64", "BOOL": "bool",
+}  # fmt: skip
+
+
+def raw_tensors(directory: Path) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
+    """Name, dtype (by its name in torch), shape and bytes of every tensor of a directory; the bytes are mapped.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    for name, entry in _entries(directory).items():
+        dtype = _TORCH.get(entry.dtype, entry.dtype)
+        size = math.prod(entry.shape) * _ITEM_BYTES.get(entry.dtype, 1)
+        content = np.memmap(entry.file, "u1", "r", entry.offset, (size,)).data if size else memoryview(b"")
+        yield name, dtype, entry.shape, content
 
 
 def _entries(directory: Path) -> dict[str, _Entry]:

@@ -11,7 +11,8 @@ import torch
 
 from pippin.data.loader import Batch
 from pippin.errors import UserError
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter, save_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter, save_adapter
 from pippin.model.cross_entropy import Loss
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage

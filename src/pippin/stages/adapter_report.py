@@ -11,7 +11,8 @@ from pippin.data.tokenizer import Tokenizer
 from pippin.evaluate import exact_match
 from pippin.evaluate.text_table import text_table
 from pippin.interop.load import load_model
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.adapter import Adapter
 from pippin.stages.chats import SOURCE, Chats

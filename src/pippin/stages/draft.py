@@ -17,7 +17,8 @@ from pippin.evaluate.acceptance import Acceptance, acceptance
 from pippin.evaluate.exact_match import prompt
 from pippin.evaluate.text_table import text_table
 from pippin.interop.load import load_model
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Loss
 from pippin.model.transformer import Transformer

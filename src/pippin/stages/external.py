@@ -10,7 +10,8 @@ from pathlib import Path
 from pippin import files
 from pippin.data.tokenizer import Tokenizer
 from pippin.interop.load import load_model, locate
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter
 from pippin.pipeline import Context, Stage, digest_tree
 
 

@@ -17,7 +17,8 @@ from pippin.evaluate.summary_filters import problems
 from pippin.evaluate.text_table import text_table
 from pippin.generate import generate_many
 from pippin.interop.load import load_model
-from pippin.interop.peft import adapter_rank, base_signature, load_adapter
+from pippin.interop.lora import adapter_rank, base_signature
+from pippin.interop.peft import load_adapter
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.payloads import SUITES, Payloads, messages, read_suite

@@ -1,0 +1,59 @@
+#include "kernels.h"
+
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+#include "error.h"
+
+namespace pippin {
+
+namespace portable { const Kernels& table(); }
+#if defined(__x86_64__)
+namespace avx2 { const Kernels& table(); }
+namespace avx512 { const Kernels& table(); }
+#elif defined(__aarch64__)
+namespace neon { const Kernels& table(); }
+#endif
+
+namespace {
+
+std::vector<const Kernels*> usable() {
+    std::vector<const Kernels*> tables;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vnni"))
+        tables.push_back(&avx512::table());
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"))
+        tables.push_back(&avx2::table());
+#elif defined(__aarch64__)
+#if defined(__linux__)
+    constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
+    if (getauxval(AT_HWCAP) & kDotProduct) tables.push_back(&neon::table());
+#else
+    tables.push_back(&neon::table());  // every Apple processor of 64 bits that runs a current system
+#endif
+#endif
+    tables.push_back(&portable::table());
+    return tables;
+}
+
+}  // namespace
+
+const Kernels& choose_kernels(const std::string& name) {
+    std::string names;
+    for (const Kernels* table : usable()) {
+        if (name.empty() || name == table->name) return *table;
+        names += std::string(names.empty() ? "" : ", ") + table->name;
+    }
+    throw Error("kernels: value '" + name + "': not usable on this processor; choose one of " + names);
+}
+
+std::vector<std::string> available_kernels() {
+    std::vector<std::string> names;
+    for (const Kernels* table : usable()) names.push_back(table->name);
+    return names;
+}
+
+}  // namespace pippin

@@ -1,0 +1,508 @@
+// The kernels, written once. kernels_*.cpp include this inside a namespace, after vec.h and their `Isa`:
+//
+//   kTile, streams(m)           the widest tile, and how many row groups to read side by side for m tokens
+//   kOffset                     128 if looked-up codes are table values + 128, else 0
+//   Lut<BITS>::make(table)      a group's table, ready for
+//   lookup<BITS>(raw, f, lut)   field f of every byte of a 64-byte block, as bytes
+//   dot(sums, bytes, word)      sums[lane] += the four bytes of a lane times the four int8 in `word`
+//   FloatLut / value(raw, f, j, lut)  input 4 f + j of every row as float
+//   from_int8, from_bf16, from_half(p)  sixteen stored numbers as floats
+//   dot_rows(codes, x)          of each lane four int8 codes (+ kOffset) times four int8 of x, summed
+
+//
+// Nothing of the standard library's inline code is used here: see vec.h.
+
+template <int N>
+struct Number {
+    static constexpr int n = N;
+};
+template <KVKind KIND>
+struct Kind {
+    static constexpr KVKind kind = KIND;
+};
+
+// Calls f(Number<n>{}) for n from 1 to MOST.
+template <int MOST, class Fn>
+PIPPIN_INLINE void dispatch(int n, Fn f) {
+    if constexpr (MOST > 1) {
+        if (n < MOST) return dispatch<MOST - 1>(n, f);
+    }
+    f(Number<MOST>{});
+}
+
+PIPPIN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// ---- palettized products ------------------------------------------------------------------------------------------
+
+template <int BITS, int G, int M>
+static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const float* scale, const int32_t* start, float* y,
+                       int64_t ldy) {
+    constexpr int kFields = 8 / BITS, kBlocks = kSpan / (4 * kFields);  // blocks of a span of inputs
+    const int64_t stride = w.blocks * kBlockBytes;
+    const uint8_t* codes = w.codes + group * stride;
+    typename Isa::template Lut<BITS> lut[G];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) lut[g] = Isa::template Lut<BITS>::make(w.table + (group + g) * (1 << BITS));
+    F total[G][M] = {};
+    const int32_t* words = reinterpret_cast<const int32_t*>(x);
+    for (int64_t block = 0; block < w.blocks; block += kBlocks) {
+        I sums[G][M];
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) {
+            I from = splat<I>(start[m]);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g) sums[g][m] = from;
+        }
+        const int64_t n = least(kBlocks, w.blocks - block);
+        for (int64_t b = 0; b < n; ++b, words += kFields * M) {
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g) {
+                U raw = load<U>(codes + g * stride + (block + b) * kBlockBytes);
+#pragma GCC unroll 4
+                for (int f = 0; f < kFields; ++f) {
+                    U bytes = Isa::template lookup<BITS>(raw, f, lut[g]);
+#pragma GCC unroll 16
+                    for (int m = 0; m < M; ++m) sums[g][m] = Isa::dot(sums[g][m], bytes, words[f * M + m]);
+                }
+            }
+        }
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) {
+            F by = splat<F>(scale[m]);
+#pragma GCC unroll 4
+            for (int g = 0; g < G; ++g) total[g][m] = total[g][m] + to_float(sums[g][m]) * by;
+        }
+        start += M, scale += M;
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+        F by = load<F>(w.row_scale + (group + g) * kGroupRows);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) store(y + m * ldy + (group + g) * kGroupRows, total[g][m] * by);
+    }
+}
+
+template <int BITS, int G, int M>
+static void panel_exact(const Palette& w, int64_t group, const float* x, float* y, int64_t ldy) {
+    constexpr int kFields = 8 / BITS;
+    const int64_t stride = w.blocks * kBlockBytes;
+    const uint8_t* codes = w.codes + group * stride;
+    typename Isa::template FloatLut<BITS> lut[G];
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) lut[g] = Isa::template FloatLut<BITS>::make(w.table + (group + g) * (1 << BITS));
+    F total[G][M] = {};
+    for (int64_t block = 0; block < w.blocks; ++block, x += 4 * kFields * M) {
+#pragma GCC unroll 4
+        for (int g = 0; g < G; ++g) {
+            U raw = load<U>(codes + g * stride + block * kBlockBytes);
+#pragma GCC unroll 4
+            for (int f = 0; f < kFields; ++f) {
+#pragma GCC unroll 4
+                for (int j = 0; j < 4; ++j) {
+                    F value = Isa::template value<BITS>(raw, f, j, lut[g]);
+#pragma GCC unroll 16
+                    for (int m = 0; m < M; ++m) total[g][m] = total[g][m] + value * splat<F>(x[(4 * f + j) * M + m]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < G; ++g) {
+        F by = load<F>(w.row_scale + (group + g) * kGroupRows);
+#pragma GCC unroll 16
+        for (int m = 0; m < M; ++m) store(y + m * ldy + (group + g) * kGroupRows, total[g][m] * by);
+    }
+}
+
+template <int BITS, int M>
+static void tile_product(const Palette& w, int64_t begin, int64_t end, const Activations& x, int64_t first, float* y, int64_t ldy) {
+    constexpr int G = Isa::streams(M);
+    const int64_t spans = first * (x.padded / kSpan);
+    auto panel = [&](auto width, int64_t group) {
+        constexpr int kWidth = decltype(width)::n;
+        if (x.exact)
+            panel_exact<BITS, kWidth, M>(w, group, x.floats + first * x.padded, y + first * ldy, ldy);
+        else
+            panel_fast<BITS, kWidth, M>(w, group, x.bytes + first * x.padded, x.scale + spans,
+                                        x.start + spans, y + first * ldy, ldy);
+    };
+    int64_t group = begin;
+    for (; group + G <= end; group += G) panel(Number<G>{}, group);
+    for (; group < end; ++group) panel(Number<1>{}, group);
+}
+
+template <int BITS>
+static void product(const Palette& w, int64_t begin, int64_t end, const Activations& x, float* y, int64_t ldy) {
+    // A few groups stay in the cache while all tiles of tokens pass over them.
+    constexpr int64_t kPanel = 2 * Isa::streams(1);
+    for (int64_t group = begin; group < end; group += kPanel) {
+        const int64_t last = least(end, group + kPanel);
+        for (int64_t first = 0; first < x.tokens; first += Isa::kTile) {
+            const int m = int(least(Isa::kTile, x.tokens - first));
+            dispatch<Isa::kTile>(m, [&](auto width) {
+                tile_product<BITS, decltype(width)::n>(w, group, last, x, first, y, ldy);
+            });
+        }
+    }
+}
+
+static void matmul(const Palette& w, int64_t begin, int64_t end, const Activations& x, float* y, int64_t ldy) {
+    if (w.bits == 4)
+        product<4>(w, begin, end, x, y, ldy);
+    else
+        product<2>(w, begin, end, x, y, ldy);
+}
+
+static void pack(Activations& out, const float* x, int64_t ld, int64_t first, int n) {
+    if (out.exact) {
+        float* to = out.floats + first * out.padded;
+        for (int m = 0; m < n; ++m) {
+            const float* from = x + (first + m) * ld;
+            for (int64_t k = 0; k < out.cols; ++k) to[k * n + m] = from[k];
+            for (int64_t k = out.cols; k < out.padded; ++k) to[k * n + m] = 0;
+        }
+        return;
+    }
+    const int64_t spans = out.padded / kSpan;
+    int32_t* words = reinterpret_cast<int32_t*>(out.bytes + first * out.padded);
+    float* scale = out.scale + first * spans;
+    int32_t* start = out.start + first * spans;
+    for (int m = 0; m < n; ++m) {
+        for (int64_t span = 0; span < spans; ++span) {
+            const float* from = x + (first + m) * ld + span * kSpan;
+            float padded[kSpan];
+            const int64_t left = out.cols - span * kSpan;
+            if (left < kSpan) {
+                for (int64_t k = 0; k < kSpan; ++k) padded[k] = k < left ? from[k] : 0;
+                from = padded;
+            }
+            F parts[4], high = {};
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) parts[i] = load<F>(from + 16 * i), high = larger(high, magnitude(parts[i]));
+            const float largest = maximum(high);
+            const F by = splat<F>(largest > 0 ? 127 / largest : 0.0f);
+            I whole[4], total = {};
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                // Adding and taking away 1.5 * 2^23 rounds to the nearest whole number.
+                F rounded = parts[i] * by + splat<F>(12582912.0f) - splat<F>(12582912.0f);
+                whole[i] = to_int(rounded), total = total + whole[i];
+            }
+            int32_t lanes[kSpan], in_all[16], sum = 0;
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) store(lanes + 16 * i, whole[i]);
+            store(in_all, total);
+            for (int i = 0; i < 16; ++i) sum += in_all[i];
+            for (int i = 0; i < kSpan / 4; ++i) {
+                const int32_t* four = lanes + 4 * i;
+                words[(span * (kSpan / 4) + i) * n + m] =
+                    int32_t((four[0] & 255) | (four[1] & 255) << 8 | (four[2] & 255) << 16 | uint32_t(four[3] & 255) << 24);
+            }
+            scale[span * n + m] = largest / 127;
+            start[span * n + m] = -Isa::kOffset * sum;
+        }
+    }
+}
+
+// ---- adapters -----------------------------------------------------------------------------------------------------
+
+template <int M>
+static void panel_half(const Half& w, int64_t group, const float* x, int64_t ldx, float alpha, bool add, float* y, int64_t ldy) {
+    const uint16_t* values = w.values + group * w.stride;
+    F total[2][M] = {};  // two chains, for the latency of the sums
+    int64_t k = 0;
+    for (; k + 2 <= w.cols; k += 2) {
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            F value = Isa::from_half(values + (k + half) * kGroupRows);
+#pragma GCC unroll 4
+            for (int m = 0; m < M; ++m) total[half][m] = total[half][m] + value * splat<F>(x[m * ldx + k + half]);
+        }
+    }
+    for (; k < w.cols; ++k)
+        for (int m = 0; m < M; ++m) total[0][m] = total[0][m] + Isa::from_half(values + k * kGroupRows) * splat<F>(x[m * ldx + k]);
+    for (int m = 0; m < M; ++m) {
+        float* to = y + m * ldy + group * kGroupRows;
+        F result = (total[0][m] + total[1][m]) * splat<F>(alpha);
+        store(to, add ? load<F>(to) + result : result);
+    }
+}
+
+static void matmul_half(const Half& w, int64_t begin, int64_t end, const float* x, int64_t ldx, int n, float alpha, bool add,
+                        float* y, int64_t ldy) {
+    for (int64_t group = begin; group < end; ++group)
+        for (int first = 0; first < n; first += 4)
+            dispatch<4>(int(least(4, n - first)), [&](auto width) {
+                panel_half<decltype(width)::n>(w, group, x + first * ldx, ldx, alpha, add, y + first * ldy, ldy);
+            });
+}
+
+// ---- head and embedding -------------------------------------------------------------------------------------------
+
+template <int M>
+static void head_fast(const int8_t* codes, const float* scale, int64_t begin, int64_t end, const Activations& x, int64_t first,
+                      float* y, int64_t ldy) {
+    const int64_t whole = x.cols / kSpan, spans = x.padded / kSpan;
+    const int8_t* bytes = x.bytes + first * x.padded;
+    const float* by = x.scale + first * spans;
+    float offset[M] = {};  // what kOffset adds to a row's sum: the same for all rows
+    for (int m = 0; m < M; ++m)
+        for (int64_t span = 0; span < spans; ++span) offset[m] += float(x.start[(first + m) * spans + span]) * by[m * spans + span];
+    for (int64_t row = begin; row < end; ++row) {
+        const int8_t* from = codes + row * x.cols;
+        F total[M] = {};
+        int8_t last[kSpan] = {};
+        for (int64_t span = 0; span < spans; ++span) {
+            const int8_t* part = from + span * kSpan;
+            if (span == whole) __builtin_memcpy(last, part, size_t(x.cols - whole * kSpan)), part = last;
+            U raw = load<U>(part);
+#pragma GCC unroll 4
+            for (int m = 0; m < M; ++m)
+                total[m] = total[m] + to_float(Isa::dot_rows(raw, load<U>(bytes + m * x.padded + span * kSpan))) * splat<F>(by[m * spans + span]);
+        }
+        for (int m = 0; m < M; ++m) y[(first + m) * ldy + row] = (sum(total[m]) + offset[m]) * scale[row];
+    }
+}
+
+template <int M>
+static void head_exact(const int8_t* codes, const float* scale, int64_t begin, int64_t end, const Activations& x, int64_t first,
+                       float* y, int64_t ldy) {
+    const float* floats = x.floats + first * x.padded;
+    for (int64_t row = begin; row < end; ++row) {
+        const int8_t* from = codes + row * x.cols;
+        F total[M] = {};
+        int64_t k = 0;
+        for (; k + 16 <= x.cols; k += 16) {
+            F value = Isa::from_int8(from + k);
+#pragma GCC unroll 4
+            for (int m = 0; m < M; ++m) total[m] = total[m] + value * load<F>(floats + m * x.padded + k);
+        }
+        for (int m = 0; m < M; ++m) {
+            float rest = 0;
+            for (int64_t i = k; i < x.cols; ++i) rest += float(from[i]) * floats[m * x.padded + i];
+            y[(first + m) * ldy + row] = (sum(total[m]) + rest) * scale[row];
+        }
+    }
+}
+
+static void head(const int8_t* codes, const float* scale, int64_t begin, int64_t end, const Activations& x, float* y, int64_t ldy) {
+    for (int64_t first = 0; first < x.tokens; first += 4)
+        dispatch<4>(int(least(4, x.tokens - first)), [&](auto width) {
+            if (x.exact)
+                head_exact<decltype(width)::n>(codes, scale, begin, end, x, first, y, ldy);
+            else
+                head_fast<decltype(width)::n>(codes, scale, begin, end, x, first, y, ldy);
+        });
+}
+
+static void embed(const int8_t* codes, float scale, int64_t n, float* out) {
+    for (int64_t i = 0; i < n; ++i) out[i] = float(codes[i]) * scale;
+}
+
+// ---- vectors ------------------------------------------------------------------------------------------------------
+
+static void rms_norm(const float* x, const float* gain, float eps, int64_t n, float* out) {
+    F total = {};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) {
+        F part = load<F>(x + i);
+        total = total + part * part;
+    }
+    float squares = sum(total);
+    for (int64_t j = i; j < n; ++j) squares += x[j] * x[j];
+    const float by = 1 / __builtin_sqrtf(squares / float(n) + eps);
+    for (i = 0; i + 16 <= n; i += 16) store(out + i, load<F>(x + i) * splat<F>(by) * load<F>(gain + i));
+    for (; i < n; ++i) out[i] = x[i] * by * gain[i];
+}
+
+// Room for 16 more floats behind the last one is the caller's promise, here and in `add` and `softmax`.
+static void silu_mul(float* gate, const float* up, int64_t n) {
+    for (int64_t i = 0; i < n; i += 16) {
+        F g = load<F>(gate + i);
+        store(gate + i, g / (splat<F>(1.0f) + exponential(F{} - g)) * load<F>(up + i));
+    }
+}
+
+static void add(float* y, const float* x, int64_t n) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) store(y + i, load<F>(y + i) + load<F>(x + i));
+    for (; i < n; ++i) y[i] += x[i];
+}
+
+static void rotate(float* head, const float* cos, const float* sin, int half) {
+    for (int i = 0; i < half; ++i) {
+        const float a = head[i], b = head[i + half];
+        head[i] = a * cos[i] - b * sin[i];
+        head[i + half] = b * cos[i] + a * sin[i];
+    }
+}
+
+static void softmax(float* x, int64_t n) {
+    float high = x[0];
+    for (int64_t i = 1; i < n; ++i) high = high > x[i] ? high : x[i];
+    for (int64_t i = 0; i < n; i += 16) store(x + i, exponential(load<F>(x + i) - splat<F>(high)));
+    float total = 0;
+    for (int64_t i = 0; i < n; ++i) total += x[i];
+    const float by = 1 / total;
+    for (int64_t i = 0; i < n; ++i) x[i] *= by;
+}
+
+static double exp_sum(const float* x, int64_t n, float high, float by, float* out) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) store(out + i, exponential((load<F>(x + i) - splat<F>(high)) * splat<F>(by)));
+    if (i < n) {
+        float last[16] = {};
+        for (int64_t j = i; j < n; ++j) last[j - i] = x[j];
+        store(out + i, exponential((load<F>(last) - splat<F>(high)) * splat<F>(by)));
+    }
+    double totals[8] = {};
+    for (i = 0; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; ++j) totals[j] += double(out[i + j]);
+    for (; i < n; ++i) totals[0] += double(out[i]);
+    return ((totals[0] + totals[1]) + (totals[2] + totals[3])) + ((totals[4] + totals[5]) + (totals[6] + totals[7]));
+}
+
+// ---- attention ----------------------------------------------------------------------------------------------------
+
+PIPPIN_INLINE uint16_t to_bf16(float x) {
+    uint32_t word;
+    __builtin_memcpy(&word, &x, 4);
+    return uint16_t((word + 0x7FFF + (word >> 16 & 1)) >> 16);
+}
+
+static void store_kv(const KVShape& shape, const float* k, const float* v, int slot, uint8_t* tile) {
+    const int width = shape.width, d = shape.d_head;
+    uint8_t* values = tile + shape.half_bytes();
+    auto fill = [&](auto* keys, auto* vals, auto convert_k, auto convert_v) {
+        for (int i = 0; i < width; ++i) {
+            keys[i * kPageTokens + slot] = convert_k(i < d ? k[i] : 0);
+            vals[slot * width + i] = convert_v(i < d ? v[i] : 0);
+        }
+    };
+    if (shape.kind == KVKind::f32) {
+        auto same = [](float x) { return x; };
+        fill(reinterpret_cast<float*>(tile), reinterpret_cast<float*>(values), same, same);
+    } else if (shape.kind == KVKind::bf16) {
+        fill(reinterpret_cast<uint16_t*>(tile), reinterpret_cast<uint16_t*>(values), to_bf16, to_bf16);
+    } else {
+        float* scales = reinterpret_cast<float*>(tile + 2 * shape.half_bytes());
+        auto to_int8 = [d](const float* x, float* scale) {
+            float high = 0;
+            for (int i = 0; i < d; ++i) high = __builtin_fabsf(x[i]) > high ? __builtin_fabsf(x[i]) : high;
+            *scale = high / 127;
+            const float by = high > 0 ? 127 / high : 0;
+            return [by](float value) { return int8_t(__builtin_lrintf(value * by)); };
+        };
+        auto convert_k = to_int8(k, scales + slot);
+        auto convert_v = to_int8(v, scales + kPageTokens + slot);
+        fill(reinterpret_cast<int8_t*>(tile), reinterpret_cast<int8_t*>(values), convert_k, convert_v);
+    }
+}
+
+template <KVKind KIND>
+PIPPIN_INLINE F stored(const uint8_t* p, int64_t index) {
+    if constexpr (KIND == KVKind::f32) return load<F>(reinterpret_cast<const float*>(p) + index);
+    if constexpr (KIND == KVKind::bf16) return Isa::from_bf16(reinterpret_cast<const uint16_t*>(p) + index);
+    if constexpr (KIND == KVKind::int8) return Isa::from_int8(reinterpret_cast<const int8_t*>(p) + index);
+}
+
+template <KVKind KIND, int M>
+static void scores_of(const KVShape& shape, const uint8_t* const* tiles, int64_t n, const float* q, float* out, int64_t ld) {
+    const int width = shape.width;
+    for (int64_t page = 0; page < n; ++page) {
+        const uint8_t* keys = tiles[page];
+        F total[2][M] = {};  // even and odd places of the head, for the latency of the sums
+        for (int i = 0; i < width; i += 2) {
+#pragma GCC unroll 2
+            for (int odd = 0; odd < 2; ++odd) {
+                F key = stored<KIND>(keys, int64_t(i + odd) * kPageTokens);
+#pragma GCC unroll 8
+                for (int m = 0; m < M; ++m) total[odd][m] = total[odd][m] + key * splat<F>(q[m * width + i + odd]);
+            }
+        }
+        F by = splat<F>(1.0f);
+        if constexpr (KIND == KVKind::int8) by = load<F>(reinterpret_cast<const float*>(keys + 2 * shape.half_bytes()));
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) {
+            F score = total[0][m] + total[1][m];
+            if constexpr (KIND == KVKind::int8) score = score * by;
+            store(out + m * ld + page * kPageTokens, score);
+        }
+    }
+}
+
+template <KVKind KIND, int M, int C>
+static void mix_columns(const KVShape& shape, const uint8_t* const* tiles, int64_t n, const float* p, int64_t ld, int column, float* out) {
+    const int width = shape.width;
+    F total[M][C] = {};
+    for (int64_t page = 0; page < n; ++page) {
+        const uint8_t* values = tiles[page] + shape.half_bytes();
+        for (int t = 0; t < kPageTokens; ++t) {
+            F value[C];
+#pragma GCC unroll 4
+            for (int c = 0; c < C; ++c) value[c] = stored<KIND>(values, int64_t(t) * width + column + 16 * c);
+#pragma GCC unroll 8
+            for (int m = 0; m < M; ++m) {
+                F by = splat<F>(p[m * ld + page * kPageTokens + t]);
+#pragma GCC unroll 4
+                for (int c = 0; c < C; ++c) total[m][c] = total[m][c] + value[c] * by;
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int c = 0; c < C; ++c) store(out + m * width + column + 16 * c, total[m][c]);
+}
+
+template <KVKind KIND, int M>
+static void mix_of(const KVShape& shape, const uint8_t* const* tiles, int64_t n, float* p, int64_t ld, float* out) {
+    if constexpr (KIND == KVKind::int8) {
+        for (int64_t page = 0; page < n; ++page) {
+            F by = load<F>(reinterpret_cast<const float*>(tiles[page] + 2 * shape.half_bytes()) + kPageTokens);
+            for (int m = 0; m < M; ++m) store(p + m * ld + page * kPageTokens, load<F>(p + m * ld + page * kPageTokens) * by);
+        }
+    }
+    int column = 0;
+    for (; column + 32 <= shape.width; column += 32) mix_columns<KIND, M, 2>(shape, tiles, n, p, ld, column, out);
+    for (; column < shape.width; column += 16) mix_columns<KIND, M, 1>(shape, tiles, n, p, ld, column, out);
+}
+
+template <class Fn>
+PIPPIN_INLINE void by_kind(KVKind kind, Fn f) {
+    if (kind == KVKind::f32) f(Kind<KVKind::f32>{});
+    else if (kind == KVKind::bf16) f(Kind<KVKind::bf16>{});
+    else f(Kind<KVKind::int8>{});
+}
+
+static void scores(const KVShape& shape, const uint8_t* const* tiles, int64_t n, const float* q, int m, float* out, int64_t ld) {
+    by_kind(shape.kind, [&](auto kind) {
+        dispatch<kMaxQueries>(m, [&](auto width) {
+            scores_of<decltype(kind)::kind, decltype(width)::n>(shape, tiles, n, q, out, ld);
+        });
+    });
+}
+
+static void mix(const KVShape& shape, const uint8_t* const* tiles, int64_t n, float* p, int64_t ld, int m, float* out) {
+    by_kind(shape.kind, [&](auto kind) {
+        dispatch<kMaxQueries>(m, [&](auto width) {
+            mix_of<decltype(kind)::kind, decltype(width)::n>(shape, tiles, n, p, ld, out);
+        });
+    });
+}
+
+static uint64_t read_words(const uint64_t* begin, const uint64_t* end) {
+    U sums[4] = {};
+    const uint64_t* p = begin;
+    for (; p + 32 <= end; p += 32)
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) sums[i] = sums[i] + load<U>(p + 8 * i);
+    uint32_t lanes[16];
+    store(lanes, (sums[0] + sums[1]) + (sums[2] + sums[3]));
+    uint64_t total = 0;
+    for (uint32_t lane : lanes) total += lane;
+    return total;
+}
+
+static const Kernels kTable = {Isa::kName, Isa::kTile, Isa::streams(1), pack,   matmul,  matmul_half, head,   embed, rms_norm,
+                               silu_mul,   add,        rotate,          softmax, exp_sum, store_kv, scores,      mix,    read_words};
