@@ -1,4 +1,4 @@
-"""A written Core ML package computed with NumPy: the operations that Pippin's programs use, as coremltools defines them."""
+"""A written Core ML package computed with NumPy: the operations that Pippin's programs use, as they are defined."""
 
 from __future__ import annotations
 
@@ -54,7 +54,10 @@ def updated(x: np.ndarray, update: np.ndarray, begin: Any, end: Any, **masks: An
 
 
 def matmul(x: np.ndarray, y: np.ndarray, transpose_x: bool = False, transpose_y: bool = False) -> np.ndarray:
-    x, y = (a.astype(np.float32).swapaxes(-1, -2) if t else a.astype(np.float32) for a, t in ((x, transpose_x), (y, transpose_y)))
+    x, y = (
+        a.astype(np.float32).swapaxes(-1, -2) if t else a.astype(np.float32)
+        for a, t in ((x, transpose_x), (y, transpose_y))
+    )
     return x @ y
 
 
@@ -110,7 +113,9 @@ class Package:
         values: dict[Any, Any] = {var: given.get(name, name) for name, var in block.inputs.items()}
         for operation in block.operations:
             arguments = {
-                name: [self._value(v, values) for v in var] if isinstance(var, (tuple, list)) else self._value(var, values)
+                name: [self._value(v, values) for v in var]
+                if isinstance(var, (tuple, list))
+                else self._value(var, values)
                 for name, var in operation.inputs.items()
                 if var is not None
             }
