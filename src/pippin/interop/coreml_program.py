@@ -205,7 +205,7 @@ class _Decoder:
             x=self.x, begin=[0, -1, 0], end=[1, 0, self.config.d_model], end_mask=[False, True, False]
         )
         table = self.embedding if self.config.tied else self.weights.table("head.weight")
-        found = mb.linear(x=self._norm(last, "norm.weight"), weight=table)
+        found = self._product(self._norm(last, "norm.weight"), table)
         return mb.identity(x=self._cast(found, "fp32"), name="logits")
 
     def _norm(self, x: Any, gain: str) -> Any:
@@ -215,19 +215,23 @@ class _Decoder:
         return self._cast(mb.mul(x=scaled, y=self.weights.vector(gain)), self.type)
 
     def _linear(self, x: Any, name: str) -> Any:
-        weight = f"{name}.weight"
+        weight, bias = f"{name}.weight", None
         if name.endswith((".q", ".k", ".v")) and self.config.qkv_bias:
-            y = mb.linear(
-                x=x, weight=self.weights.matrix(weight), bias=self.weights.vector(f"{name}.bias", self.weights.dtype)
-            )
-        else:
-            y = mb.linear(x=x, weight=self.weights.matrix(weight))
+            bias = self.weights.vector(f"{name}.bias", self.weights.dtype)
+        y = self._product(x, self.weights.matrix(weight), bias)
         if weight not in self.adapter:
             return y
         low = self.adapter[weight]
-        inner = mb.linear(x=x, weight=low.a.astype(self.weights.dtype))
-        outer = mb.linear(x=inner, weight=low.b.astype(self.weights.dtype))
+        inner = self._product(x, low.a.astype(self.weights.dtype))
+        outer = self._product(inner, low.b.astype(self.weights.dtype))
         return mb.add(x=y, y=mb.mul(x=outer, y=self._number(low.scale)))
+
+    def _product(self, x: Any, weight: Any, bias: Any = None) -> Any:
+        """A linear operation has a bias always: one of zeros for all of a width."""
+        if bias is None:
+            width = weight.shape[0]
+            bias = self.weights.constant(f"zeros_{width}", lambda: np.zeros(width, self.weights.dtype))
+        return mb.linear(x=x, weight=weight, bias=bias)
 
     def _heads(self, x: Any, count: int, norm: str | None) -> Any:
         """[1, T, heads * H] to [1, heads, T, H], normalised and rotated; `norm` None: neither."""
