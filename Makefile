@@ -9,7 +9,7 @@ define CHECK_TOOLS
 { missing=0; \
   need() { what=$$1; shift; for tool in "$$@"; do command -v "$$tool" >/dev/null 2>&1 && return; done; \
     echo "missing: $$1 ($$what); tests that need it were skipped"; missing=1; }; \
-  need "compiled models" $(CXX) clang++; \
+  need "the engine and compiled models" $(CXX) clang++; \
   need "checkout and change checks" git; \
   need "pages in a browser" chromium chromium-browser google-chrome; \
   test $$missing = 0 -o -z "$(CI)"; }
@@ -48,12 +48,15 @@ $(VENV)/bin/python:
 	  { echo "Python 3.11 or newer is needed, '$(PYTHON)' is not that; try: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-run: pyproject.toml constraints.txt | $(VENV)/bin/python
+# The engine is compiled by the installation, and anew when its sources change.
+ENGINE := $(wildcard src/pippin/device/csrc/*)
+
+$(VENV)/.installed-run: pyproject.toml constraints.txt $(ENGINE) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a few minutes)"
 	@$(PIP_INSTALL) --editable '.[train,data]'
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(ENGINE) | $(VENV)/bin/python
 	@echo "installing into $(VENV) (once; a few minutes)"
 	@$(PIP_INSTALL) --editable '.[all]'
 	@touch $@

@@ -229,7 +229,7 @@ def test_a_reply_ends_at_any_special_token_and_gives_whole_characters() -> None:
         says: Any = Says([*letters.encode(text), special, 9, 9])
         pieces = list(stream_reply(says, letters, [{"role": "user", "content": "hi"}], max_tokens=50))
         assert "".join(pieces) == text
-        assert all(len(piece) == 1 for piece in pieces)
+        assert all(len(piece) <= 1 for piece in pieces)  # a token that ends inside a character adds nothing yet
         assert says.calls[0] == [[4, *letters.encode("hi"), 7, 5]]
 
 

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -112,12 +112,19 @@ def chat(
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
     max_tokens: Annotated[int, typer.Option(help="The longest answer.", min=1)] = 256,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    engine: Annotated[
+        Literal["auto", "native", "torch"],
+        typer.Option("--engine", help="auto: the native engine for packed models, torch for dense ones."),
+    ] = "auto",
+    mode: Annotated[
+        Literal["fast", "exact"], typer.Option(help="Of the native engine: int8 activations, or exact in float32.")
+    ] = "fast",
+    threads: Annotated[int, typer.Option(help="Of the native engine; 0 is one for each core.", min=0)] = 0,
 ) -> None:
     """Talk to a model: dense or palettized, with its recovery adapter or your own."""
-    _needs_torch("chat")
     from pippin.chat import talk
 
-    talk(model, adapter, prompt, temperature, max_tokens, seed)
+    talk(model, adapter, prompt, temperature, max_tokens, seed, engine, mode, threads)
 
 
 @app.command()

@@ -1,19 +1,22 @@
-"""Text from the torch model: batches of ragged prompts, greedy or sampled, reproducible row by row."""
+"""Text from a model, torch's or the engine's: batches of prompts, greedy or sampled, reproducible prompt by prompt.
+
+A model is a `Transformer` or a `device.engine.Engine`; both follow the same rules and settings. Greedy text is the same
+where the engine is in exact mode; drawn text is reproducible on each, but they draw from different noise.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, cast
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pippin.data.chat import ChatTokenizer, render
-from pippin.data.mixture import derive
+from pippin.device.engine import Adapter, Engine
 from pippin.errors import UserError
-from pippin.model.cache import KVCache
-from pippin.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from pippin.model.transformer import Transformer
+
+Generator: TypeAlias = "Transformer | Engine"
 
 
 class Tokenizer(ChatTokenizer, Protocol):
@@ -25,46 +28,8 @@ class Tokenizer(ChatTokenizer, Protocol):
         """Text of `ids`."""
 
 
-@dataclass(frozen=True)
-class _Sampling:
-    """How a token is chosen from logits; see `generate`."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UserError(f"temperature: {self.temperature}: must be 0 (greedy) or positive")
-        if self.top_k < 0:
-            raise UserError(f"top_k: {self.top_k}: must be 0 (all tokens) or positive")
-        if not 0 < self.top_p <= 1:
-            raise UserError(f"top_p: {self.top_p}: must be above 0 and at most 1 (all tokens)")
-
-    def choose(self, logits_BV: Tensor, rows: Sequence[int], step: int) -> Tensor:
-        """Next token of each row [B]. The noise of a row depends on (seed, row, step), not on the rest of the batch."""
-        if self.temperature == 0:
-            return logits_BV.argmax(-1)
-        scores, ids = logits_BV, None
-        if 0 < self.top_k < logits_BV.shape[-1]:
-            scores, ids = scores.topk(self.top_k, dim=-1)  # sorted, largest first
-        elif self.top_p < 1:
-            scores, ids = scores.sort(dim=-1, descending=True, stable=True)
-        # Float64: the sums over a large vocabulary decide which token a number in 0..1 falls on.
-        weights = (scores.double() / self.temperature).softmax(-1)
-        sums = weights.cumsum(-1)
-        if self.top_p < 1:  # keep a token while what comes before it holds less than top_p
-            weights = weights.masked_fill(sums - weights >= self.top_p, 0)
-            sums = weights.cumsum(-1)
-        noise = torch.tensor([[derive(self.seed, row, step) / 2**64] for row in rows], dtype=torch.float64)
-        place = torch.searchsorted(sums, noise.to(sums.device) * sums[:, -1:], right=True)
-        place = place.clamp(max=weights.shape[-1] - 1)
-        return (place if ids is None else ids.gather(-1, place))[:, 0]
-
-
 def generate(
-    model: Transformer,
+    model: Generator,
     tokenizer: Tokenizer | None,
     prompts: Sequence[Sequence[int]],
     *,
@@ -79,7 +44,7 @@ def generate(
     """Continue all prompts together, as one batch.
 
     Args:
-        model: in any state of its weights.
+        model: of torch, in any state of its weights, or the engine.
         tokenizer: only for the default of `stop_ids`.
         prompts: token ids, one list a prompt, of any lengths.
         max_tokens: the most to produce for each.
@@ -88,7 +53,7 @@ def generate(
         top_p: draw only from the most likely tokens that together hold this probability (after top_k).
         seed: the drawn tokens of a prompt are a function of (seed, its place in `prompts`), whatever is beside it.
         stop_ids: a row ends when one is produced; default: all special tokens of `tokenizer`.
-        slots_B: adapter slot of each prompt, -1 for none; default: no adapters.
+        slots_B: adapter slot of each prompt (with the engine: what `add_adapter` gave), -1 for none; default: none.
 
     Returns:
         the new tokens of each prompt without the stop token; fewer than max_tokens exactly if it was stopped.
@@ -104,7 +69,7 @@ def generate(
 
 
 def generate_many(
-    model: Transformer,
+    model: Generator,
     tokenizer: Tokenizer | None,
     prompts: Sequence[Sequence[int]],
     *,
@@ -121,23 +86,31 @@ def generate_many(
     """As `generate`, in batches of prompts of like length; results are in the order of `prompts`.
 
     Args:
-        batch_size: prompts at a time; does not change what is drawn, only rounding.
+        batch_size: prompts at a time; does not change what is drawn, only rounding. The engine batches by itself.
         progress: called with the number of prompts finished since the last call.
     """
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size}: must be at least 1")
-    sampling = _Sampling(temperature, top_k, top_p, seed)
     stops = _stops(tokenizer, stop_ids)
-    _check(model, prompts, max_tokens)
+    _check(model, prompts, max_tokens, temperature, top_k, top_p)
     if slots_B is not None and len(slots_B) != len(prompts):
         raise ValueError(f"{len(slots_B)} adapter slots for {len(prompts)} prompts")
+    if isinstance(model, Engine):
+        adapters = [_adapter(model, slot) for slot in slots_B or [-1] * len(prompts)]
+        return model.generate(
+            prompts, adapters, progress, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+            seed=seed, stop_ids=stops,
+        )  # fmt: skip
+    from pippin.torch_sampler import Sampling, steps
+
+    sampling = Sampling(temperature, top_k, top_p, seed)
     out: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
         slots = None if slots_B is None else [slots_B[row] for row in rows]
         running = set(rows)
-        for tokens in _steps(model, [prompts[row] for row in rows], rows, max_tokens, sampling, slots):
+        for tokens in steps(model, [prompts[row] for row in rows], rows, max_tokens, sampling, slots):
             for row, token in zip(rows, tokens, strict=True):
                 if row in running:
                     if token in stops:
@@ -152,7 +125,7 @@ def generate_many(
 
 
 def stream(
-    model: Transformer,
+    model: Generator,
     tokenizer: Tokenizer | None,
     prompt: Sequence[int],
     *,
@@ -165,12 +138,19 @@ def stream(
     slot: int | None = None,
 ) -> Iterator[int]:
     """As `generate` for one prompt, each token as soon as it is known. Errors are raised by the call itself."""
-    sampling = _Sampling(temperature, top_k, top_p, seed)
     stops = _stops(tokenizer, stop_ids)
-    _check(model, [prompt], max_tokens)
+    _check(model, [prompt], max_tokens, temperature, top_k, top_p)
+    if isinstance(model, Engine):
+        return model.stream(
+            prompt, adapter=_adapter(model, -1 if slot is None else slot), max_tokens=max_tokens,
+            temperature=temperature, top_k=top_k, top_p=top_p, seed=seed, stop_ids=stops,
+        )  # fmt: skip
+    from pippin.torch_sampler import Sampling, steps
+
+    torch_model, sampling = model, Sampling(temperature, top_k, top_p, seed)
 
     def tokens() -> Iterator[int]:
-        for (token,) in _steps(model, [prompt], [0], max_tokens, sampling, None if slot is None else [slot]):
+        for (token,) in steps(torch_model, [prompt], [0], max_tokens, sampling, None if slot is None else [slot]):
             if token in stops:
                 return
             yield token
@@ -179,7 +159,7 @@ def stream(
 
 
 def stream_reply(
-    model: Transformer,
+    model: Generator,
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, str]],
     *,
@@ -190,7 +170,9 @@ def stream_reply(
     seed: int = 0,
     slot: int | None = None,
 ) -> Iterator[str]:
-    """The assistant's next message, in pieces of text of whole characters as they are known.
+    """The assistant's next message as it is known: a piece of text for each token, of whole characters.
+
+    A piece is empty while its token's last character is not whole.
 
     Args:
         messages: the conversation so far (see `data.chat.render`).
@@ -215,7 +197,7 @@ def stream_reply(
 
 
 def chat_reply(
-    model: Transformer,
+    model: Generator,
     tokenizer: Tokenizer,
     messages: Sequence[Mapping[str, str]],
     *,
@@ -242,7 +224,9 @@ def _pieces(tokenizer: Tokenizer, ids: Iterator[int]) -> Iterator[str]:
     for token in ids:
         so_far.append(token)
         text = tokenizer.decode(so_far)
-        if len(text) > given and not text.endswith("\N{REPLACEMENT CHARACTER}"):
+        if text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield ""
+        else:
             yield text[given:]
             given = len(text)
     rest = tokenizer.decode(so_far)[given:]
@@ -258,7 +242,24 @@ def _stops(tokenizer: Tokenizer | None, stop_ids: Collection[int] | None) -> Col
     return set(tokenizer.special.values())
 
 
-def _check(model: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int) -> None:
+def _adapter(engine: Engine, slot: int) -> Adapter | None:
+    return None if slot < 0 else engine.adapters[slot]
+
+
+def _check(
+    model: Generator,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> None:
+    if not 0 <= temperature < float("inf"):
+        raise UserError(f"temperature: {temperature}: must be 0 (greedy) or positive")
+    if top_k < 0:
+        raise UserError(f"top_k: {top_k}: must be 0 (all tokens) or positive")
+    if not 0 < top_p <= 1:
+        raise UserError(f"top_p: {top_p}: must be above 0 and at most 1 (all tokens)")
     if max_tokens < 1:
         raise UserError(f"max_tokens: {max_tokens}: must be at least 1")
     config = model.config
@@ -274,44 +275,3 @@ def _check(model: Transformer, prompts: Sequence[Sequence[int]], max_tokens: int
             raise UserError(
                 f"prompt {number}: has token ids outside 0..{config.vocab_size - 1}; was it the model's tokenizer?"
             )
-
-
-@torch.inference_mode()
-def _steps(
-    model: Transformer,
-    prompts: Sequence[Sequence[int]],
-    rows: Sequence[int],
-    max_tokens: int,
-    sampling: _Sampling,
-    slots: Sequence[int] | None,
-) -> Iterator[list[int]]:
-    """Yield the next token of every prompt, max_tokens times; stopping is the caller's business."""
-    device = next(model.parameters()).device
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    longest = int(lengths.max())
-    tokens_BT = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):
-        tokens_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-    tokens_BT = tokens_BT.to(device)
-    slots_B = None if slots is None else torch.tensor(slots, device=device)
-    cache = KVCache(model.config, len(prompts), longest + max_tokens - 1, model.compute_dtype, device)
-    # Rows of one length need no padding: without positions and segments the model takes its cheaper path.
-    positions_BT = segment_ids_BT = None
-    if int(lengths.min()) < longest:
-        positions_BT = (torch.arange(longest) - (longest - lengths)[:, None]).to(device)
-        segment_ids_BT = (positions_BT >= 0).long()
-        positions_BT = positions_BT.clamp(min=0)
-    for step in range(max_tokens):
-        logits_B1V = cast(
-            Tensor,
-            model(
-                tokens_BT, positions_BT=positions_BT, segment_ids_BT=segment_ids_BT, cache=cache, slots_B=slots_B,
-                last_only=True,
-            ),
-        )  # fmt: skip
-        chosen = sampling.choose(logits_B1V[:, -1], rows, step)
-        yield chosen.tolist()
-        tokens_BT = chosen[:, None]
-        if positions_BT is not None:
-            positions_BT = positions_BT[:, -1:] + 1
-            segment_ids_BT = torch.ones_like(positions_BT)

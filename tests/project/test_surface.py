@@ -15,7 +15,17 @@ from pippin.cli import BENCHES, SHIPPED, app
 SURFACE = {
     "run": ["RECIPE", "[WHAT]...", "--runs", "--compile"],
     "show": ["WHAT", "[OVERRIDES]...", "--runs", "--json"],
-    "chat": ["MODEL", "--adapter", "--prompt", "--temperature", "--max-tokens", "--seed"],
+    "chat": [
+        "MODEL",
+        "--adapter",
+        "--prompt",
+        "--temperature",
+        "--max-tokens",
+        "--seed",
+        "--engine",
+        "--mode",
+        "--threads",
+    ],
     "export": ["MODEL", "--to", "--out", "--type", "--adapter", "--context", "--overwrite"],
     "inspect": ["MODEL", "--html", "--json", "--prompt-tokens", "--rounds"],
     "bench": ["NAME", "[SETTINGS]...", "--json", "--quick"],

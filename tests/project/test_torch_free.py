@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from tests.running import directory
 
 # As on a machine where torch is not installed: no finder knows it.
 BLOCK = """
@@ -22,7 +24,17 @@ def without_torch(code: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["pippin.cli", "pippin.config", "pippin.errors", "pippin.files", "pippin.model.config", "pippin.pipeline"]
+    "module",
+    [
+        "pippin.cli",
+        "pippin.config",
+        "pippin.device.engine",
+        "pippin.errors",
+        "pippin.files",
+        "pippin.generate",
+        "pippin.model.config",
+        "pippin.pipeline",
+    ],
 )
 def test_imports(module: str) -> None:
     done = without_torch(f"import {module}\nassert 'torch' not in sys.modules")
@@ -39,6 +51,11 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return without_torch(f"sys.argv = {['pippin', *arguments]!r}\nfrom pippin.cli import main\nmain()")
 
 
+def command_with_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys\nsys.argv = {['pippin', *arguments]!r}\nfrom pippin.cli import main\nmain()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
 def test_help() -> None:
     done = command("--help")
     assert done.returncode == 0, done.stderr
@@ -51,10 +68,28 @@ def test_show_a_preset() -> None:
     assert "2,737,739,264" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [["run", "quickstart"], ["chat", "model"]])
-def test_a_verb_that_needs_torch_says_so_in_one_line(arguments: list[str]) -> None:
-    done = command(*arguments)
+def one_line_that_names_the_extra(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert "pippin[train]" in done.stderr
+
+
+def test_a_verb_that_needs_torch_says_so_in_one_line() -> None:
+    one_line_that_names_the_extra(command("run", "quickstart"))
+
+
+def test_a_packed_model_chats_without_torch(finished: Path) -> None:
+    recovered = directory(finished, "recover")
+    done = command("chat", str(recovered), "--prompt", "Say: cup", "--max-tokens", "6", "--mode", "exact")
+    assert done.returncode == 0, done.stderr
+    with_torch = command_with_torch(
+        "chat", str(recovered), "--prompt", "Say: cup", "--max-tokens", "6", "--mode", "exact"
+    )
+    assert done.stdout == with_torch.stdout
+
+
+def test_a_dense_model_or_the_torch_engine_says_what_is_missing(finished: Path) -> None:
+    one_line_that_names_the_extra(command("chat", str(directory(finished, "sft")), "--prompt", "a"))
+    packed = str(directory(finished, "compress"))
+    one_line_that_names_the_extra(command("chat", packed, "--engine", "torch", "--prompt", "a"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -135,7 +135,14 @@ class Engine:
         self.adapters: list[Adapter] = []
         kv_tokens = kv_tokens or max(model.config.max_seq_len, min(4 * model.config.max_seq_len, 32_768))
         options = native.Options(
-            threads, mode == "exact", get_args(KV).index(kv), max_sequences, prefill_chunk, 0, kv_tokens, kernels.encode()
+            threads,
+            mode == "exact",
+            get_args(KV).index(kv),
+            max_sequences,
+            prefill_chunk,
+            0,
+            kv_tokens,
+            kernels.encode(),
         )
         self._handle = native.call(
             "pippin_engine_open", model._handle, None if draft is None else draft._handle, ctypes.byref(options)
@@ -226,14 +233,19 @@ class Engine:
         native.library().pippin_get_stats(self._handle, ctypes.byref(stats))
         return {name: getattr(stats, name) for name, _ in native.Stats._fields_}
 
-    def generate(self, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], **settings: Any) -> list[list[int]]:
-        """Continue all prompts; stop tokens are left out. Prompt i is drawn with `seed` + i. `settings`: see `submit`."""
-        return [list(tokens) for tokens in self._run(prompts, adapters, settings)]
-
-    def _run(
-        self, prompts: Sequence[Sequence[int]], adapters: Sequence[Adapter | None], settings: dict[str, Any]
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        adapters: Sequence[Adapter | None],
+        progress: Callable[[int], None] | None = None,
+        *,
+        seed: int = 0,
+        **settings: Any,
     ) -> list[list[int]]:
-        seed = settings.pop("seed", 0)
+        """Continue all prompts; stop tokens are left out. Prompt i is drawn with `seed` + i.
+
+        `progress` is called with the number of prompts finished since the last call; for `settings` see `submit`.
+        """
         numbers = [
             self.submit(prompt, adapter=adapter, seed=seed + place, **settings)
             for place, (prompt, adapter) in enumerate(zip(prompts, adapters, strict=True))
@@ -241,12 +253,16 @@ class Engine:
         out: dict[int, list[int]] = {number: [] for number in numbers}
         left = len(numbers)
         while left:
+            ended = 0
             for event in self.step():
                 if event.request not in out:
                     continue
                 if event.token is not None and event.finish != "stop_id":
                     out[event.request].append(event.token)
-                left -= event.finish != ""
+                ended += event.finish != ""
+            left -= ended
+            if ended and progress is not None:
+                progress(ended)
         return [out[number] for number in numbers]
 
     def stream(self, prompt: Sequence[int], *, adapter: Adapter | None = None, **settings: Any) -> Iterator[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sysconfig
 from ctypes import (
     POINTER,
     Structure,
@@ -107,8 +108,15 @@ _FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 def library_path() -> Path:
-    """Where the compiled engine is: beside this file, unless PIPPIN_DEVICE_LIBRARY names another one."""
-    return Path(os.environ.get("PIPPIN_DEVICE_LIBRARY") or Path(__file__).with_name(NAME))
+    """Where the compiled engine is: beside this file, or where an editable installation puts what it compiles.
+
+    PIPPIN_DEVICE_LIBRARY names another one, as of a build for tests.
+    """
+    if chosen := os.environ.get("PIPPIN_DEVICE_LIBRARY"):
+        return Path(chosen)
+    beside = Path(__file__).with_name(NAME)
+    installed = Path(sysconfig.get_path("platlib"), "pippin", "device", NAME)
+    return installed if installed.is_file() and not beside.is_file() else beside
 
 
 @cache

@@ -40,10 +40,11 @@ struct Isa {
         __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
         return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     }
-    PIPPIN_INLINE I dot(I sums, U bytes, int32_t word) {
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
+    PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
         return map<I>(
-            [word](auto total, auto part) {
-                __m256i products = four_products(as_int(part), _mm256_set1_epi32(word));
+            [by = _mm256_set1_epi32(*word)](auto total, auto part) {
+                __m256i products = four_products(as_int(part), by);
                 return total + reinterpret_cast<Vec<int32_t, 8>::Register>(products);
             },
             sums, bytes);

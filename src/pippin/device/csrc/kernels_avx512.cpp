@@ -34,9 +34,15 @@ struct Isa {
         __m512i index = _mm512_srli_epi16(reinterpret_cast<__m512i>(raw.v), unsigned(BITS * f));
         return {reinterpret_cast<U::Register>(_mm512_permutexvar_epi8(index, lut.bytes))};
     }
-    PIPPIN_INLINE I dot(I sums, U bytes, int32_t word) {
-        return {reinterpret_cast<I::Register>(_mm512_dpbusd_epi32(reinterpret_cast<__m512i>(sums.v), reinterpret_cast<__m512i>(bytes.v),
-                                                                  _mm512_set1_epi32(word)))};
+    // As assembly, so that the factor stays in memory, where the instruction spreads it for nothing: given a choice,
+    // the compiler loads all factors of a tile into registers and has none left for the sums.
+    PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
+        asm("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sums.v) : "v"(bytes.v), "m"(*word));
+        return sums;
+    }
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) {
+        asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sums.v) : "v"(values.v), "m"(*x));
+        return sums;
     }
     PIPPIN_INLINE I dot_rows(U codes, U x) {
         __m512i shifted = _mm512_xor_si512(reinterpret_cast<__m512i>(codes.v), _mm512_set1_epi8(char(0x80)));

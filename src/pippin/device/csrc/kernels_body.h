@@ -4,7 +4,8 @@
 //   kOffset                     128 if looked-up codes are table values + 128, else 0
 //   Lut<BITS>::make(table)      a group's table, ready for
 //   lookup<BITS>(raw, f, lut)   field f of every byte of a 64-byte block, as bytes
-//   dot(sums, bytes, word)      sums[lane] += the four bytes of a lane times the four int8 in `word`
+//   dot(sums, bytes, word)      sums[lane] += the four bytes of a lane times the four int8 in `*word`
+//   fma(sums, values, x)        sums[lane] += values[lane] * *x
 //   FloatLut / value(raw, f, j, lut)  input 4 f + j of every row as float
 //   from_int8, from_bf16, from_half(p)  sixteen stored numbers as floats
 //   dot_rows(codes, x)          of each lane four int8 codes (+ kOffset) times four int8 of x, summed
@@ -35,7 +36,7 @@ PIPPIN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 // ---- palettized products ------------------------------------------------------------------------------------------
 
 template <int BITS, int G, int M>
-static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const float* scale, const int32_t* start, float* y,
+__attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const float* scale, const int32_t* start, float* y,
                        int64_t ldy) {
     constexpr int kFields = 8 / BITS, kBlocks = kSpan / (4 * kFields);  // blocks of a span of inputs
     const int64_t stride = w.blocks * kBlockBytes;
@@ -62,7 +63,7 @@ static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const f
                 for (int f = 0; f < kFields; ++f) {
                     U bytes = Isa::template lookup<BITS>(raw, f, lut[g]);
 #pragma GCC unroll 16
-                    for (int m = 0; m < M; ++m) sums[g][m] = Isa::dot(sums[g][m], bytes, words[f * M + m]);
+                    for (int m = 0; m < M; ++m) sums[g][m] = Isa::dot(sums[g][m], bytes, words + f * M + m);
                 }
             }
         }
@@ -83,7 +84,7 @@ static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const f
 }
 
 template <int BITS, int G, int M>
-static void panel_exact(const Palette& w, int64_t group, const float* x, float* y, int64_t ldy) {
+__attribute__((noinline)) static void panel_exact(const Palette& w, int64_t group, const float* x, float* y, int64_t ldy) {
     constexpr int kFields = 8 / BITS;
     const int64_t stride = w.blocks * kBlockBytes;
     const uint8_t* codes = w.codes + group * stride;
@@ -101,7 +102,7 @@ static void panel_exact(const Palette& w, int64_t group, const float* x, float* 
                 for (int j = 0; j < 4; ++j) {
                     F value = Isa::template value<BITS>(raw, f, j, lut[g]);
 #pragma GCC unroll 16
-                    for (int m = 0; m < M; ++m) total[g][m] = total[g][m] + value * splat<F>(x[(4 * f + j) * M + m]);
+                    for (int m = 0; m < M; ++m) total[g][m] = Isa::fma(total[g][m], value, x + (4 * f + j) * M + m);
                 }
             }
         }
@@ -216,7 +217,7 @@ static void panel_half(const Half& w, int64_t group, const float* x, int64_t ldx
         for (int half = 0; half < 2; ++half) {
             F value = Isa::from_half(values + (k + half) * kGroupRows);
 #pragma GCC unroll 4
-            for (int m = 0; m < M; ++m) total[half][m] = total[half][m] + value * splat<F>(x[m * ldx + k + half]);
+            for (int m = 0; m < M; ++m) total[half][m] = Isa::fma(total[half][m], value, x + m * ldx + k + half);
         }
     }
     for (; k < w.cols; ++k)
@@ -417,7 +418,7 @@ static void scores_of(const KVShape& shape, const uint8_t* const* tiles, int64_t
             for (int odd = 0; odd < 2; ++odd) {
                 F key = stored<KIND>(keys, int64_t(i + odd) * kPageTokens);
 #pragma GCC unroll 8
-                for (int m = 0; m < M; ++m) total[odd][m] = total[odd][m] + key * splat<F>(q[m * width + i + odd]);
+                for (int m = 0; m < M; ++m) total[odd][m] = Isa::fma(total[odd][m], key, q + m * width + i + odd);
             }
         }
         F by = splat<F>(1.0f);
@@ -443,9 +444,9 @@ static void mix_columns(const KVShape& shape, const uint8_t* const* tiles, int64
             for (int c = 0; c < C; ++c) value[c] = stored<KIND>(values, int64_t(t) * width + column + 16 * c);
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m) {
-                F by = splat<F>(p[m * ld + page * kPageTokens + t]);
+                const float* by = p + m * ld + page * kPageTokens + t;
 #pragma GCC unroll 4
-                for (int c = 0; c < C; ++c) total[m][c] = total[m][c] + value[c] * by;
+                for (int c = 0; c < C; ++c) total[m][c] = Isa::fma(total[m][c], value[c], by);
             }
         }
     }

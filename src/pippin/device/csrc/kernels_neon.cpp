@@ -36,8 +36,9 @@ struct Isa {
             },
             raw);
     }
-    PIPPIN_INLINE I dot(I sums, U bytes, int32_t word) {
-        int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(word));
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
+    PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
+        int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(*word));
         return map<I>(
             [x](auto total, auto part) {
                 return reinterpret_cast<IPart>(vdotq_s32(reinterpret_cast<int32x4_t>(total), reinterpret_cast<int8x16_t>(part), x));

@@ -24,9 +24,10 @@ struct Scalar {
     }
     // Byte j of every lane, with its sign.
     PIPPIN_INLINE I byte(U words, int j) { return (bits<I>(words) << (24 - 8 * j)) >> 24; }
-    PIPPIN_INLINE I dot(I sums, U bytes, int32_t word) {
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
+    PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) sums = sums + byte(bytes, j) * splat<I>(int32_t(int8_t(word >> (8 * j))));
+        for (int j = 0; j < 4; ++j) sums = sums + byte(bytes, j) * splat<I>(int32_t(int8_t(*word >> (8 * j))));
         return sums;
     }
     PIPPIN_INLINE I dot_rows(U codes, U x) {
