@@ -17,6 +17,8 @@ from pippin.progress import Screen
 
 if TYPE_CHECKING:
     from pippin.interop.coreml_program import Adapter
+    from pippin.interop.peft import AdapterInfo
+    from pippin.model.transformer import Transformer
 
 TYPES = {
     "hf": ("float32", "bfloat16", "float16"),
@@ -184,7 +186,7 @@ def _peft(model: Path, adapters: list[str], request: Request, kind: str, screen:
     return lines + ([info.note] if info.note else [])
 
 
-def _with_adapter(model_dir: Path, adapter: Path):  # type: ignore[no-untyped-def]
+def _with_adapter(model_dir: Path, adapter: Path) -> tuple[Transformer, AdapterInfo]:
     """The model with the adapter in slot 0, checked against its base; and what was loaded."""
     from pippin.interop.load import load_model
     from pippin.interop.lora import adapter_rank, base_signature
@@ -202,6 +204,7 @@ def _low_ranks(model_dir: Path, adapter: Path) -> Adapter:
     model, _ = _with_adapter(model_dir, adapter)
     found = {}
     for name, linear in model.linears():
+        assert linear.lora_A is not None and linear.lora_B is not None and linear.lora_scale is not None
         a, b = (part[0].detach().half().numpy() for part in (linear.lora_A, linear.lora_B))
         found[f"{name}.weight"] = LowRank(a, b, float(linear.lora_scale[0]))
     return found
