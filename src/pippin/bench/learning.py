@@ -65,7 +65,7 @@ def run(p: Params = Params(), quick: bool = False) -> Result:
             raise UserError(f"claims: {claim!r} is not one of {', '.join(TARGETS)}")
     params = RECIPES[p.recipe]
     if quick:
-        params = _cut(params)
+        params = cut(params)
     targets = list(dict.fromkeys(target for claim in p.claims for target in TARGETS[claim]))
     found: list[dict[str, dict[str, Any]]] = []
     for seed in range(1 if quick else p.seeds):
@@ -118,7 +118,7 @@ def with_baselines(p: recipe_chain.Params) -> dict[str, Stage]:
     return stages | starts | followed | {"shuffled-tokens": shuffled_tokens, "shuffled": shuffled}
 
 
-def _cut(p: recipe_chain.Params) -> recipe_chain.Params:
+def cut(p: recipe_chain.Params) -> recipe_chain.Params:
     specs = ("core", "prune", "distill", "continued", "lengthen", "sft", "summary", "tune", "recover")
     return replace(p, **{name: replace(getattr(p, name), steps=2, warmup_steps=0) for name in specs})
 
