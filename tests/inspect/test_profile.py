@@ -243,27 +243,46 @@ def test_a_plan_of_another_model_has_no_totals(profile: dict[str, Any]) -> None:
 def test_two_plans_differ_in_speed_as_foreseen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The ratio of tokens/s of two plans, measured interleaved, against the ratio that the profile foresees.
 
-    The clock stands still while other programs have the processor: with one thread it shows what a quiet machine's
-    clock would.
+    It must hold on a busy machine, where other programs take the processor, its caches and the memory. So the clock
+    stands still while they have the processor (there is one thread), a pass is shorter than the time that programs
+    are given in turn, what is foreseen and what is measured come of the same rounds, and only the faster quarter
+    of the rounds counts, which was disturbed least. No operation of the two plans is fitted to their own passes.
     """
     assert torch.get_num_threads() == 1
     monkeypatch.setattr("pippin.inspect.measure.clock", time.process_time)
     config = ModelConfig(
-        vocab_size=512, d_model=384, n_layers=3, n_heads=6, n_kv_heads=3, d_head=64, d_ff=1152, max_seq_len=256
+        vocab_size=512, d_model=256, n_layers=2, n_heads=4, n_kv_heads=2, d_head=64, d_ff=768, max_seq_len=256
     )
     torch.manual_seed(0)
     model = Transformer(config)
     save_hf(model, tmp_path)
-    profile = inspect_model(tmp_path, prompt_tokens=32, rounds=7)
-    names = list(current_plan(profile))
+    names = [name for name, _ in model.linears()]
     plans = {
-        "float": dict.fromkeys(names, 0),
-        "2": dict.fromkeys(names, 2),
         "mixed": {name: 2 if ".ffn." in name else 4 for name in names},
+        "half": {name: 2 if ".ffn." in name else 0 for name in names},
     }
-    times = measure(model.eval(), 32, plans, rounds=11)
-    medians = {plan: spread(times.passes[plan]["token"]).median for plan in plans}
-    foreseen = {plan: totals(profile, plans[plan])["ms"]["token"] for plan in plans}
-    for plan in ("2", "mixed"):
-        ratio = (medians["float"] / medians[plan]) / (foreseen["float"] / foreseen[plan])
-        assert abs(ratio - 1) < 0.15, (plan, medians, foreseen)
+    passes = {}
+
+    def measure_both(
+        model: Transformer, prompt_tokens: int, asked: dict[str, dict[str, int]], rounds: int, progress: Any = None
+    ) -> Times:
+        times = measure(model, prompt_tokens, {**asked, **plans}, rounds, progress)
+        for plan, modes in times.passes.items():
+            times.passes[plan] = {mode: fastest(values) for mode, values in modes.items()}
+            for operations in times.operations[plan].values():
+                operations.update({name: fastest(values) for name, values in operations.items()})
+        passes.update({plan: times.passes.pop(plan) for plan in plans}, float=times.passes["as it is"])
+        return Times({plan: times.operations[plan] for plan in asked}, times.passes)
+
+    def fastest(values: list[float]) -> list[float]:
+        return sorted(values)[: len(values) // 4]
+
+    monkeypatch.setattr("pippin.inspect.profile.measure", measure_both)
+    profile = inspect_model(tmp_path, prompt_tokens=8, rounds=32)
+    medians = {plan: spread(found["token"]).median for plan, found in passes.items()}
+    plans["float"] = dict.fromkeys(names, 0)
+    foreseen = {plan: totals(profile, chosen)["ms"]["token"] for plan, chosen in plans.items()}
+    for plan, other in (("float", "mixed"), ("float", "half"), ("half", "mixed")):
+        assert medians[other] > 1.1 * medians[plan], "plans that differ"
+        ratio = (medians[plan] / medians[other]) / (foreseen[plan] / foreseen[other])
+        assert abs(ratio - 1) < 0.15, (plan, other, medians, foreseen)
