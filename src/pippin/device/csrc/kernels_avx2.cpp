@@ -40,7 +40,10 @@ struct Isa {
         __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(a), _mm256_sign_epi8(b, a));
         return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
     }
-    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
+    PIPPIN_INLINE F fma(F sums, F a, F b) {
+        return map<F>([](auto x, auto y, auto z) { return Vec<float, 8>::Register(_mm256_fmadd_ps(x, y, z)); }, a, b, sums);
+    }
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return fma(sums, values, splat<F>(*x)); }
     PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
         return map<I>(
             [by = _mm256_set1_epi32(*word)](auto total, auto part) {

@@ -44,6 +44,7 @@ struct Isa {
         asm("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sums.v) : "v"(values.v), "m"(*x));
         return sums;
     }
+    PIPPIN_INLINE F fma(F sums, F a, F b) { return {_mm512_fmadd_ps(a.v, b.v, sums.v)}; }
     PIPPIN_INLINE I dot_rows(U codes, U x) {
         __m512i shifted = _mm512_xor_si512(reinterpret_cast<__m512i>(codes.v), _mm512_set1_epi8(char(0x80)));
         return {reinterpret_cast<I::Register>(_mm512_dpbusd_epi32(_mm512_setzero_si512(), shifted, reinterpret_cast<__m512i>(x.v)))};

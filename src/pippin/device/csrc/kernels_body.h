@@ -5,7 +5,8 @@
 //   Lut<BITS>::make(table)      a group's table, ready for
 //   lookup<BITS>(raw, f, lut)   field f of every byte of a 64-byte block, as bytes
 //   dot(sums, bytes, word)      sums[lane] += the four bytes of a lane times the four int8 in `*word`
-//   fma(sums, values, x)        sums[lane] += values[lane] * *x
+//   fma(sums, values, x)        sums[lane] += values[lane] * *x, or x[lane] if x is a vector; the one place where products
+//                               and sums may be one rounding: all else rounds alike on every processor
 //   FloatLut / value(raw, f, j, lut)  input 4 f + j of every row as float
 //   from_int8, from_bf16, from_half(p)  sixteen stored numbers as floats
 //   dot_rows(codes, x)          of each lane four int8 codes (+ kOffset) times four int8 of x, summed
@@ -71,7 +72,7 @@ __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group
         for (int m = 0; m < M; ++m) {
             F by = splat<F>(scale[m]);
 #pragma GCC unroll 4
-            for (int g = 0; g < G; ++g) total[g][m] = total[g][m] + to_float(sums[g][m]) * by;
+            for (int g = 0; g < G; ++g) total[g][m] = Isa::fma(total[g][m], to_float(sums[g][m]), by);
         }
         start += M, scale += M;
     }
@@ -259,7 +260,7 @@ static void head_fast(const int8_t* codes, const float* scale, int64_t begin, in
             U raw = load<U>(part);
 #pragma GCC unroll 4
             for (int m = 0; m < M; ++m)
-                total[m] = total[m] + to_float(Isa::dot_rows(raw, load<U>(bytes + m * x.padded + span * kSpan))) * splat<F>(by[m * spans + span]);
+                total[m] = Isa::fma(total[m], to_float(Isa::dot_rows(raw, load<U>(bytes + m * x.padded + span * kSpan))), by + m * spans + span);
         }
         for (int m = 0; m < M; ++m) y[(first + m) * ldy + row] = (sum(total[m]) + offset[m]) * scale[row];
     }
@@ -276,7 +277,7 @@ static void head_exact(const int8_t* codes, const float* scale, int64_t begin, i
         for (; k + 16 <= x.cols; k += 16) {
             F value = Isa::from_int8(from + k);
 #pragma GCC unroll 4
-            for (int m = 0; m < M; ++m) total[m] = total[m] + value * load<F>(floats + m * x.padded + k);
+            for (int m = 0; m < M; ++m) total[m] = Isa::fma(total[m], value, load<F>(floats + m * x.padded + k));
         }
         for (int m = 0; m < M; ++m) {
             float rest = 0;
@@ -307,7 +308,7 @@ static void rms_norm(const float* x, const float* gain, float eps, int64_t n, fl
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
         F part = load<F>(x + i);
-        total = total + part * part;
+        total = Isa::fma(total, part, part);
     }
     float squares = sum(total);
     for (int64_t j = i; j < n; ++j) squares += x[j] * x[j];

@@ -36,7 +36,15 @@ struct Isa {
             },
             raw);
     }
-    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
+    PIPPIN_INLINE F fma(F sums, F a, F b) {
+        return map<F>(
+            [](auto total, auto x, auto y) {
+                return reinterpret_cast<FPart>(vfmaq_f32(reinterpret_cast<float32x4_t>(total), reinterpret_cast<float32x4_t>(x),
+                                                         reinterpret_cast<float32x4_t>(y)));
+            },
+            sums, a, b);
+    }
+    PIPPIN_INLINE F fma(F sums, F values, const float* x) { return fma(sums, values, splat<F>(*x)); }
     PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
         int8x16_t x = vreinterpretq_s8_s32(vdupq_n_s32(*word));
         return map<I>(

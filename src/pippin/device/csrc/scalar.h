@@ -24,6 +24,7 @@ struct Scalar {
     }
     // Byte j of every lane, with its sign.
     PIPPIN_INLINE I byte(U words, int j) { return (bits<I>(words) << (24 - 8 * j)) >> 24; }
+    PIPPIN_INLINE F fma(F sums, F a, F b) { return sums + a * b; }
     PIPPIN_INLINE F fma(F sums, F values, const float* x) { return sums + values * splat<F>(*x); }
     PIPPIN_INLINE I dot(I sums, U bytes, const int32_t* word) {
 #pragma GCC unroll 4
