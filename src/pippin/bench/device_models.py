@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from pippin.files import atomic_path, write_json
 from pippin.interop.directory import EMBEDDING_FORMAT, FORMAT_VERSION, GROUP_ROWS, PROJECTIONS, QUANT_METHOD
 from pippin.interop.layouts import hf_name, to_hf_config
+from pippin.interop.lora import CONFIG, WEIGHTS
 from pippin.interop.stored import codes_shape, parameter_shapes
 from pippin.model.config import ModelConfig
 
@@ -84,3 +86,27 @@ def write_random_packed(directory: Path, config: ModelConfig, plan: dict[str, in
         "bits": {hf_name(f"{name}.weight").removesuffix(".weight"): bits for name, bits in plan.items()},
     }
     write_json(directory / "config.json", to_hf_config(config) | {"quantization_config": settings})
+
+
+def adapter_bytes(config: ModelConfig, rank: int) -> int:
+    """What an adapter of all projections in 16 bits adds to the bytes of a token."""
+    shapes = parameter_shapes(config)
+    names = [f"blocks.0.{name}.weight" for name in PROJECTIONS]
+    return 2 * rank * config.n_layers * sum(sum(shapes[name]) for name in names)
+
+
+def write_random_adapter(directory: Path, config: ModelConfig, rank: int, seed: int = 0) -> None:
+    """Write an adapter of all projections as PEFT does: float16, normal values, small enough to change little."""
+    rng = np.random.default_rng(seed)
+    shapes = parameter_shapes(config)
+    tensors = {}
+    for layer in range(config.n_layers):
+        for name in PROJECTIONS:
+            out, width = shapes[f"blocks.{layer}.{name}.weight"]
+            module = f"base_model.model.{hf_name(f'blocks.{layer}.{name}.weight').removesuffix('.weight')}"
+            for part, shape in (("A", (rank, width)), ("B", (out, rank))):
+                values = rng.standard_normal(shape, np.float32) / np.float32(8 * math.sqrt(shape[1]))
+                tensors[f"{module}.lora_{part}.weight"] = values.astype(np.float16)
+    with atomic_path(directory / WEIGHTS) as temporary:
+        save_file(tensors, temporary)
+    write_json(directory / CONFIG, {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none"})
