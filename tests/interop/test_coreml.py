@@ -119,6 +119,7 @@ def test_rows_that_groups_do_not_divide(tmp_path: Path) -> None:
     assert difference(found(Package(tmp_path / "m.mlpackage")), expected(load_model(path))) < 2e-4
 
 
+@pytest.mark.slow
 def test_functions_share_the_weights(packed: Path, tmp_path: Path) -> None:
     adapter = low_ranks(load_model(packed), scale=1.0)
     sizes = []

@@ -48,7 +48,7 @@ def ask(source: Path, to: str, out: Path, *adapters: str, **settings: object) ->
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_transformers_and_peft_compute_the_same(dtype: str, runs: Path, tmp_path: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -161,7 +161,9 @@ def test_the_verb(runs: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("written: ")
 
 
-@pytest.mark.parametrize(("to", "name"), [("gguf", "m.gguf"), ("coreml", "m.mlpackage")])
+@pytest.mark.parametrize(
+    ("to", "name"), [("gguf", "m.gguf"), pytest.param("coreml", "m.mlpackage", marks=pytest.mark.slow)]
+)
 def test_no_torch_is_needed(to: str, name: str, runs: Path, tmp_path: Path) -> None:
     done = command("export", str(runs / "compress-0a1b2c3d"), "--to", to, "--out", str(tmp_path / name))
     assert (done.returncode, done.stderr) == (0, "")
