@@ -144,7 +144,8 @@ def test_inputs_of_later_columns_make_up_for_earlier_ones(bits: int) -> None:
 
 
 @pytest.mark.parametrize("bits", [2, 4])
-def test_what_is_lost_is_known_without_a_product(bits: int) -> None:
+def test_what_is_lost_is_known_without_a_product(bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pippin.compress.matrix._PRODUCT_COLUMNS", 128)  # three products for the 300 inputs
     weight, inputs = random(32, 300), rounding(correlated(300))
     palette = palettize_weight(weight, bits, inputs.moments.diagonal())
     codes, lost = compensated_codes(weight, palette, inputs)
