@@ -31,7 +31,16 @@ R guarded(char* error, size_t room, R failed, Fn f) {
     } catch (const std::exception& problem) {
         if (error && room) std::snprintf(error, room, "%s", problem.what());
     }
+    // Names of a file's tensors stand in messages: what would steer a terminal does not.
+    for (size_t i = 0; error && i < room && error[i]; ++i)
+        if (uint8_t(error[i]) < 32 || error[i] == 127) error[i] = '?';
     return failed;
+}
+
+// A handle that the caller did not get, or an argument that it forgot, must not end the process.
+template <class... Pointers>
+void need(const Pointers*... pointers) {
+    if ((... || (pointers == nullptr))) throw pippin::Error("the engine was called with a null pointer; was what it stands for opened?");
 }
 
 std::shared_ptr<const pippin::Adapter> adapter_for(const pippin_engine* engine, const pippin_adapter* adapter) {
@@ -48,6 +57,7 @@ int32_t pippin_abi(void) { return PIPPIN_ABI; }
 
 int32_t pippin_kernels(char* names, size_t room) {
     return guarded<int32_t>(nullptr, 0, -1, [&] {
+        need(names);
         std::string all;
         for (const std::string& name : pippin::available_kernels()) all += (all.empty() ? "" : " ") + name;
         std::snprintf(names, room, "%s", all.c_str());
@@ -56,15 +66,19 @@ int32_t pippin_kernels(char* names, size_t room) {
 }
 
 pippin_model* pippin_model_open(const char* path, const pippin_config* config, char* error, size_t room) {
-    return guarded<pippin_model*>(error, room, nullptr, [&] { return new pippin_model{std::make_shared<const pippin::Model>(path, *config)}; });
+    return guarded<pippin_model*>(error, room, nullptr, [&] {
+        need(path, config);
+        return new pippin_model{std::make_shared<const pippin::Model>(path, *config)};
+    });
 }
 
 void pippin_model_close(pippin_model* model) { delete model; }
 
-int64_t pippin_model_bytes_per_token(const pippin_model* model) { return model->model->bytes_per_token(); }
+int64_t pippin_model_bytes_per_token(const pippin_model* model) { return model ? model->model->bytes_per_token() : -1; }
 
 pippin_adapter* pippin_adapter_open(const pippin_model* model, const char* path, int32_t rank, float scale, char* error, size_t room) {
     return guarded<pippin_adapter*>(error, room, nullptr, [&] {
+        need(model, path);
         return new pippin_adapter{model->model, std::make_shared<const pippin::Adapter>(*model->model, path, rank, scale)};
     });
 }
@@ -73,6 +87,7 @@ void pippin_adapter_close(pippin_adapter* adapter) { delete adapter; }
 
 pippin_engine* pippin_engine_open(const pippin_model* model, const pippin_model* draft, const pippin_options* options, char* error, size_t room) {
     return guarded<pippin_engine*>(error, room, nullptr, [&] {
+        need(model, options);
         return new pippin_engine{model->model, {model->model, draft ? draft->model : nullptr, *options}};
     });
 }
@@ -81,6 +96,7 @@ void pippin_engine_close(pippin_engine* engine) { delete engine; }
 
 int32_t pippin_engine_set_text(pippin_engine* engine, const uint8_t* bytes, const int64_t* ends, int64_t n, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
+        need(engine, bytes, ends);
         engine->engine.set_text(bytes, ends, n);
         return 0;
     });
@@ -88,13 +104,22 @@ int32_t pippin_engine_set_text(pippin_engine* engine, const uint8_t* bytes, cons
 
 int64_t pippin_submit(pippin_engine* engine, const pippin_request* given, char* error, size_t room) {
     return guarded<int64_t>(error, room, -1, [&] {
+        need(engine, given);
+        if (given->n_tokens > 0) need(given->tokens);
+        if (given->n_stop_ids < 0 || given->n_stop_texts < 0) throw pippin::Error("stop: their number is negative");
+        if (given->n_stop_ids > 0) need(given->stop_ids);
+        if (given->n_stop_texts > 0) need(given->stop_texts, given->stop_lengths);
         pippin::Request request;
         request.prompt.assign(given->tokens, given->tokens + std::max<int64_t>(0, given->n_tokens));
         request.max_tokens = given->max_tokens;
         request.sampling = {given->temperature, given->top_k, given->top_p, given->min_p, given->repetition_penalty, given->seed};
         request.speculate = given->speculate;
         request.stop_ids.assign(given->stop_ids, given->stop_ids + given->n_stop_ids);
-        for (int64_t i = 0; i < given->n_stop_texts; ++i) request.stop_texts.emplace_back(given->stop_texts[i], size_t(given->stop_lengths[i]));
+        for (int64_t i = 0; i < given->n_stop_texts; ++i) {
+            need(given->stop_texts[i]);
+            if (given->stop_lengths[i] < 1) throw pippin::Error("stop: an empty text would stop everything");
+            request.stop_texts.emplace_back(given->stop_texts[i], size_t(given->stop_lengths[i]));
+        }
         request.adapter = adapter_for(engine, given->adapter);
         return engine->engine.submit(std::move(request));
     });
@@ -102,24 +127,33 @@ int64_t pippin_submit(pippin_engine* engine, const pippin_request* given, char* 
 
 int32_t pippin_cancel(pippin_engine* engine, int64_t request) {
     return guarded<int32_t>(nullptr, 0, -1, [&] {
+        need(engine);
         engine->engine.cancel(request);
         return 0;
     });
 }
 
 int64_t pippin_step(pippin_engine* engine, pippin_event* events, int64_t room_events, char* error, size_t room) {
-    return guarded<int64_t>(error, room, -1, [&] { return engine->engine.step(events, room_events); });
+    return guarded<int64_t>(error, room, -1, [&] {
+        need(engine);
+        if (room_events > 0) need(events);
+        return engine->engine.step(events, room_events);
+    });
 }
 
-int64_t pippin_pending(pippin_engine* engine) { return engine->engine.pending(); }
+int64_t pippin_pending(pippin_engine* engine) { return engine ? engine->engine.pending() : -1; }
 
 int32_t pippin_get_stats(pippin_engine* engine, pippin_stats* stats) {
-    *stats = engine->engine.stats();
-    return 0;
+    return guarded<int32_t>(nullptr, 0, -1, [&] {
+        need(engine, stats);
+        *stats = engine->engine.stats();
+        return 0;
+    });
 }
 
 int32_t pippin_score(pippin_engine* engine, const int32_t* tokens, int64_t n, const pippin_adapter* adapter, double* logprobs, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
+        need(engine, tokens, logprobs);
         engine->engine.score(tokens, n, adapter_for(engine, adapter), logprobs);
         return 0;
     });
@@ -128,6 +162,7 @@ int32_t pippin_score(pippin_engine* engine, const int32_t* tokens, int64_t n, co
 int32_t pippin_logits(pippin_engine* engine, const int32_t* tokens, int64_t n, const pippin_adapter* adapter, int64_t n_logits, float* logits,
                       char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
+        need(engine, tokens, logits);
         engine->engine.logits(tokens, n, adapter_for(engine, adapter), n_logits, logits);
         return 0;
     });
@@ -135,6 +170,7 @@ int32_t pippin_logits(pippin_engine* engine, const int32_t* tokens, int64_t n, c
 
 int32_t pippin_project(pippin_engine* engine, int32_t layer, int32_t which, const float* x, int64_t n, float* y, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
+        need(engine, x, y);
         engine->engine.project(layer, which, x, n, y);
         return 0;
     });
@@ -142,6 +178,8 @@ int32_t pippin_project(pippin_engine* engine, int32_t layer, int32_t which, cons
 
 double pippin_read_bandwidth(int64_t bytes, int32_t threads, int32_t rounds) {
     return guarded<double>(nullptr, 0, -1.0, [&] {
+        const pippin::Kernels& kernels = pippin::choose_kernels("");
+        pippin::Pool pool(std::max(1, std::min(threads, 1024)));
         const int64_t piece = 1 << 20, pieces = std::max<int64_t>(1, bytes / piece);
         void* memory = mmap(nullptr, size_t(pieces * piece), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) throw std::bad_alloc();
@@ -151,8 +189,6 @@ double pippin_read_bandwidth(int64_t bytes, int32_t threads, int32_t rounds) {
         uint64_t* words = static_cast<uint64_t*>(memory);
         const int64_t each = piece / 8;
         for (int64_t i = 0; i < pieces * each; ++i) words[i] = uint64_t(i);
-        const pippin::Kernels& kernels = pippin::choose_kernels("");
-        pippin::Pool pool(std::max(1, threads));
         std::atomic<uint64_t> total{0};
         double best = 0;
         for (int round = 0; round < rounds; ++round) {

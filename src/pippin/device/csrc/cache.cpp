@@ -10,11 +10,11 @@ namespace pippin {
 
 PagePool::PagePool(int64_t page_bytes, int64_t n_pages) : page_bytes_(page_bytes) {
     if (n_pages < 1 || page_bytes > (int64_t(1) << 46) / n_pages) throw Error("kv_tokens: more than a machine can have; ask for fewer");
+    pages_.resize(size_t(n_pages)), free_.reserve(size_t(n_pages));  // first: these can throw, and the mapping has no owner yet
     void* memory = mmap(nullptr, size_t(page_bytes * n_pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         throw Error("kv_tokens: no memory for " + std::to_string(page_bytes * n_pages >> 20) + " MiB of keys and values; ask for fewer");
     memory_ = static_cast<uint8_t*>(memory);
-    pages_.resize(size_t(n_pages));
     for (int64_t i = n_pages - 1; i >= 0; --i) {
         pages_[size_t(i)].data = memory_ + i * page_bytes;
         free_.push_back(&pages_[size_t(i)]);

@@ -65,8 +65,8 @@ void Engine::set_text(const uint8_t* bytes, const int64_t* ends, int64_t n) {
     if (n != model_->config.vocab_size) throw Error("text: " + std::to_string(n) + " tokens, the model has " + std::to_string(model_->config.vocab_size));
     for (int64_t i = 0; i < n; ++i)
         if (ends[i] < (i ? ends[i - 1] : 0)) throw Error("text: the ends must not fall");
-    text_ends_.assign(ends, ends + n);
     text_bytes_.assign(bytes, bytes + (n ? ends[n - 1] : 0));
+    text_ends_.assign(ends, ends + n);
 }
 
 void Engine::check_tokens(const int32_t* tokens, int64_t n) const {
@@ -92,8 +92,6 @@ int64_t Engine::submit(Request request) {
     if (!(s.repetition_penalty > 0) || !std::isfinite(s.repetition_penalty)) throw Error("repetition_penalty: must be above 0 (1 = none)");
     if (request.speculate < 0 || request.speculate > 2) throw Error("speculate: must be 0, 1 or 2");
     if (request.speculate == 2 && !draft_) throw Error("speculate: the engine has no draft model");
-    for (const std::string& text : request.stop_texts)
-        if (text.empty()) throw Error("stop: an empty text would stop everything");
     Sequence sequence;
     sequence.pages = pages_for(n + request.max_tokens + (request.speculate ? kMostGuesses : 0));
     if (sequence.pages > pages_.size())
@@ -216,61 +214,79 @@ void Engine::draft_prompts(const std::vector<Segment>& segments, const std::vect
     if (!prompts.empty()) draft_forward_->run(prompts);
 }
 
+// One forward pass over all that runs, and the tokens that follow from it.
+void Engine::forward_all() {
+    std::vector<Sequence*> owners, guessing;
+    std::vector<Segment> segments;
+    for (Sequence& each : running_) {
+        const bool decoding = each.cache->length() + 1 == int64_t(each.tokens.size());
+        const int64_t left = each.request.max_tokens - (int64_t(each.tokens.size()) - int64_t(each.request.prompt.size()));
+        each.held = each.cache->length(), each.draft_held = each.draft_cache ? each.draft_cache->length() : 0;
+        each.guessed.clear(), each.guessed_from.clear();
+        if (!decoding || left < 2 || each.request.speculate == 0) continue;
+        each.guesses = std::min({each.guesses, kMostGuesses, left - 1});
+        if (each.request.speculate == 1)
+            guess_by_lookup(each);
+        else
+            guessing.push_back(&each);
+    }
+    if (!guessing.empty()) guess_by_draft(guessing);
+    std::vector<std::vector<int32_t>> inputs;
+    inputs.reserve(running_.size());
+    // Streams that run come first; what is left of the chunk goes to prompts, first come, first served.
+    int64_t budget = prefill_chunk_;
+    for (bool prompts : {false, true}) {
+        for (Sequence& each : running_) {
+            const int64_t held = each.cache->length(), known = int64_t(each.tokens.size());
+            if ((held + 1 < known) != prompts) continue;
+            const int64_t n = prompts ? std::min(known - held, budget) : 1;
+            if (n == 0) continue;
+            if (prompts) budget -= n;
+            inputs.emplace_back(each.tokens.begin() + held, each.tokens.begin() + held + n);
+            inputs.back().insert(inputs.back().end(), each.guessed.begin(), each.guessed.end());
+            const int64_t rows = int64_t(inputs.back().size());
+            each.cache->extend(held + rows);
+            segments.push_back({each.cache.get(), inputs.back().data(), rows, held, each.request.adapter.get(), held + n == known ? n - 1 : rows});
+            owners.push_back(&each);
+            ++stats_.rows, stats_.rows += rows - 1;
+        }
+    }
+    if (!segments.empty()) {
+        ++stats_.steps;
+        const float* logits = forward_.run(segments);
+        draft_prompts(segments, owners);
+        for (size_t i = 0; i < segments.size(); ++i) {
+            if (segments[i].logits_from == segments[i].n) continue;
+            Sequence* each = owners[i];
+            const bool ended = advance(*each, logits);
+            logits += (segments[i].n - segments[i].logits_from) * model_->config.vocab_size;
+            if (!ended) continue;
+            retire(*each);
+            running_.remove_if([each](const Sequence& s) { return &s == each; });
+            std::lock_guard<std::mutex> queue(queue_mutex_);
+            --pending_;
+        }
+    }
+}
+
+// Without memory for a step, the caches have room for tokens that were not computed. Forgotten, they are computed by
+// a later step, and nothing that was drawn is lost.
+void Engine::forget_step() {
+    for (Sequence& each : running_) {
+        each.cache->truncate(std::min(each.cache->length(), each.held));
+        if (each.draft_cache) each.draft_cache->truncate(std::min(each.draft_cache->length(), each.draft_held));
+    }
+}
+
 int64_t Engine::step(pippin_event* events, int64_t room) {
     std::lock_guard<std::mutex> lock(step_mutex_);
     if (events_.empty()) {
         admit();
-        std::vector<Sequence*> owners, guessing;
-        std::vector<Segment> segments;
-        for (Sequence& each : running_) {
-            const bool decoding = each.cache->length() + 1 == int64_t(each.tokens.size());
-            const int64_t left = each.request.max_tokens - (int64_t(each.tokens.size()) - int64_t(each.request.prompt.size()));
-            each.guessed.clear(), each.guessed_from.clear();
-            if (!decoding || left < 2 || each.request.speculate == 0) continue;
-            each.guesses = std::min({each.guesses, kMostGuesses, left - 1});
-            if (each.request.speculate == 1)
-                guess_by_lookup(each);
-            else
-                guessing.push_back(&each);
-        }
-        if (!guessing.empty()) guess_by_draft(guessing);
-        std::vector<std::vector<int32_t>> inputs;
-        inputs.reserve(running_.size());
-        // Streams that run come first; what is left of the chunk goes to prompts, first come, first served.
-        int64_t budget = prefill_chunk_;
-        for (bool prompts : {false, true}) {
-            for (Sequence& each : running_) {
-                const int64_t held = each.cache->length(), known = int64_t(each.tokens.size());
-                if ((held + 1 < known) != prompts) continue;
-                const int64_t n = prompts ? std::min(known - held, budget) : 1;
-                if (n == 0) continue;
-                if (prompts) budget -= n;
-                inputs.emplace_back(each.tokens.begin() + held, each.tokens.begin() + held + n);
-                inputs.back().insert(inputs.back().end(), each.guessed.begin(), each.guessed.end());
-                const int64_t rows = int64_t(inputs.back().size());
-                each.cache->extend(held + rows);
-                segments.push_back({each.cache.get(), inputs.back().data(), rows, held, each.request.adapter.get(), held + n == known ? n - 1 : rows});
-                owners.push_back(&each);
-                ++stats_.rows, stats_.rows += rows - 1;
-            }
-        }
-        if (!segments.empty()) {
-            ++stats_.steps;
-            const float* logits = forward_.run(segments);
-            draft_prompts(segments, owners);
-            std::vector<int64_t> finished;
-            for (size_t i = 0; i < segments.size(); ++i) {
-                if (segments[i].logits_from == segments[i].n) continue;
-                advance(*owners[i], logits, finished);
-                logits += (segments[i].n - segments[i].logits_from) * model_->config.vocab_size;
-            }
-            for (int64_t id : finished) {
-                auto found = std::find_if(running_.begin(), running_.end(), [id](const Sequence& s) { return s.id == id; });
-                retire(*found);
-                running_.erase(found);
-                std::lock_guard<std::mutex> queue(queue_mutex_);
-                --pending_;
-            }
+        try {
+            forward_all();
+        } catch (...) {
+            forget_step();
+            throw;
         }
     }
     int64_t n = 0;
@@ -281,8 +297,8 @@ int64_t Engine::step(pippin_event* events, int64_t room) {
     return n;
 }
 
-// Turns a sequence's logits into its next tokens: one, and one more for each guess that was right.
-void Engine::advance(Sequence& sequence, const float* logits, std::vector<int64_t>& finished) {
+// Turns a sequence's logits into its next tokens: one, and one more for each guess that was right. Whether it ended.
+bool Engine::advance(Sequence& sequence, const float* logits) {
     const Sampling& sampling = sequence.request.sampling;
     const int64_t n_guessed = int64_t(sequence.guessed.size());
     int64_t kept = 0;
@@ -313,7 +329,7 @@ void Engine::advance(Sequence& sequence, const float* logits, std::vector<int64_
     if (n_guessed > 0) sequence.guesses = kept == n_guessed ? std::min(kMostGuesses, sequence.guesses + 2) : std::max<int64_t>(1, kept + 1);
     sequence.cache->truncate(std::min(sequence.cache->length(), int64_t(sequence.tokens.size()) - 1));
     if (sequence.draft_cache) sequence.draft_cache->truncate(std::min(sequence.draft_cache->length(), int64_t(sequence.tokens.size()) - 1));
-    if (finish != PIPPIN_RUNNING) finished.push_back(sequence.id);
+    return finish != PIPPIN_RUNNING;
 }
 
 // Whether the sequence ends with the token it just got; keeps `settled` up to date.

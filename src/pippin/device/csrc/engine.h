@@ -46,6 +46,7 @@ private:
         Request request;
         std::vector<int32_t> tokens;  // prompt and answer; the cache lacks at least the last one
         std::unique_ptr<SequenceCache> cache, draft_cache;
+        int64_t held = 0, draft_held = 0;  // lengths of the caches before this step
         int64_t pages = 0;            // that it may come to need
         uint64_t noise = 0;           // numbers drawn so far
         std::string text;             // of the answer, if there are stop texts
@@ -60,7 +61,9 @@ private:
     void guess_by_lookup(Sequence& sequence);
     void guess_by_draft(const std::vector<Sequence*>& sequences);
     void draft_prompts(const std::vector<Segment>& segments, const std::vector<Sequence*>& owners);
-    void advance(Sequence& sequence, const float* logits, std::vector<int64_t>& finished);
+    void forward_all();
+    void forget_step();
+    bool advance(Sequence& sequence, const float* logits);
     int finish_of(Sequence& sequence, int32_t token);
     void retire(Sequence& sequence);
     template <class Use>

@@ -1,5 +1,6 @@
 #include "json.h"
 
+#include <cctype>
 #include <cmath>
 #include <cstdlib>
 
@@ -9,10 +10,12 @@ namespace pippin {
 namespace {
 
 constexpr int kMaxDepth = 16;
+constexpr int64_t kMaxValues = 1 << 20;  // a hundred thousand tensors; each takes some hundred bytes of memory, whatever its text
 
 struct Parser {
     std::string_view source;
     size_t at = 0;
+    int64_t values = 0;
 
     [[noreturn]] void fail(const char* what) const {
         throw Error(std::string(what) + " at byte " + std::to_string(at) + " of its header");
@@ -90,6 +93,7 @@ struct Parser {
 
     Json value(int depth) {
         if (depth > kMaxDepth) fail("nested too deep");
+        if (++values > kMaxValues) fail("more values than a model has");
         skip_space();
         Json json;
         char c = at < source.size() ? source[at] : ' ';

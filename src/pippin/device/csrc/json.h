@@ -16,7 +16,7 @@ struct Json {
     std::vector<Json> items;
     std::map<std::string, Json> fields;
 
-    // Throws Error (with what is wrong) on anything that is not one whole value, on repeated keys and on deep nesting.
+    // Throws Error (with what is wrong) on anything that is not one whole value, on repeated keys, deep nesting and a million values.
     static Json parse(std::string_view source);
 
     // The field of an object; null value if there is none.

@@ -3,6 +3,10 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <string>
+#include <system_error>
+
+#include "error.h"
 
 namespace pippin {
 namespace {
@@ -22,10 +26,18 @@ inline void pause() {
 }  // namespace
 
 Pool::Pool(int threads) {
-    for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    try {
+        for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { work(thread); });
+    } catch (const std::system_error&) {
+        const size_t got = workers_.size() + 1;
+        stop();
+        throw Error("threads: value " + std::to_string(threads) + ": the system gives this process only " + std::to_string(got) + "; ask for fewer");
+    }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
     {
         std::lock_guard<std::mutex> lock(mutex_);
         stop_ = true;

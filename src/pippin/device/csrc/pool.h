@@ -14,6 +14,7 @@ namespace pippin {
 // between two chunks is not waited for. Waiting threads spin, then yield, then sleep.
 class Pool {
 public:
+    // Throws Error if the system gives fewer threads.
     explicit Pool(int threads);
     ~Pool();
     Pool(const Pool&) = delete;
@@ -40,6 +41,7 @@ private:
 
     void run_job(int64_t n, Job job);
     void work(int thread);
+    void stop();
     bool take_chunk(int thread);
 
     // Loop number (24 bits), number of chunks (20), next chunk (20) in one word: whoever gets a chunk with one

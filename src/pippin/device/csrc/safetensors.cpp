@@ -41,7 +41,7 @@ const char* type_text(DType dtype) {
 }  // namespace
 
 Safetensors::Safetensors(const std::string& path) : path_(path) {
-    int file = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused below, not waited for
     if (file < 0) throw Error(path + ": " + std::strerror(errno) + "; is the model whole?");
     struct stat status {};
     bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode);

@@ -62,13 +62,15 @@ void Sampler::choices(const Sampling& sampling, const float* logits, const std::
         }
         return;
     }
-    // The most likely first, of equals the lower id; as far as they are needed.
+    // The most likely first, of equals the lower id; as far as they are needed. A damaged model's NaN comes last: with
+    // an order that is none, sorting may leave its range.
     terms_.swap(out.weights);
     order_.clear();
     for (int64_t i = 0; i < vocab_size_; ++i)
         if (terms_[size_t(i)] >= sampling.min_p) order_.push_back(int32_t(i));
     auto later = [&](int32_t a, int32_t b) {
         const float x = logits[a], y = logits[b];
+        if (x != x || y != y) return x != x && (y == y || a > b);
         return x < y || (x == y && a > b);
     };
     if (k > 0 && k < int64_t(order_.size())) {
@@ -95,12 +97,17 @@ void Sampler::choices(const Sampling& sampling, const float* logits, const std::
 int32_t Sampler::verify(const Choices& p, int32_t guess, const Choices* q, double u_keep, double u_draw) {
     const double share = p.share(guess), guessed = q == nullptr ? 1 : q->share(guess);
     if (u_keep * guessed < share) return guess;
+    std::vector<float>& guesses = changed_;  // q's weights by token: to look each up in its list would take the square of the time
+    if (q != nullptr) {
+        guesses.assign(size_t(vocab_size_), 0.0f);
+        for (size_t i = 0; i < q->ids.size(); ++i) guesses[size_t(q->ids[i])] = q->weights[i];
+    }
     rest_.ids = p.ids;
     rest_.weights.resize(p.ids.size());
     rest_.total = 0;
     for (size_t i = 0; i < p.ids.size(); ++i) {
-        const double beyond = q == nullptr ? (p.ids[i] == guess ? 1 : 0) : q->share(p.ids[i]);
-        rest_.weights[i] = float(std::max(0.0, double(p.weights[i]) / p.total - beyond));
+        const double other = q == nullptr ? (p.ids[i] == guess ? 1 : 0) : double(guesses[size_t(p.ids[i])]) / q->total;
+        rest_.weights[i] = float(std::max(0.0, double(p.weights[i]) / p.total - other));
         rest_.total += double(rest_.weights[i]);
     }
     return rest_.total > 0 ? rest_.draw(u_draw) : p.draw(u_draw);
