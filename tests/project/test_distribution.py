@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from pippin import __version__
+from pippin.device.library import NAME
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +44,13 @@ def in_wheel(wheel: Path) -> set[str]:
 
 def source_files(repository: Path) -> set[str]:
     package = repository / "src" / "pippin"
-    files = (p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts and p.suffix != ".pyc")
-    return {p.relative_to(package.parent).as_posix() for p in files}
+    files = (p for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return {p.relative_to(package.parent).as_posix() for p in files if p.suffix not in (".pyc", ".so")}
 
 
 def test_wheel_holds_the_package_and_nothing_else(in_wheel: set[str], repository: Path) -> None:
     outside = {name for name in in_wheel if ".dist-info/" not in name}
-    assert outside == source_files(repository)
+    assert outside == source_files(repository) | {f"pippin/device/{NAME}"}
     assert "pippin/py.typed" in in_wheel
 
 
@@ -101,4 +102,6 @@ def test_wheel_installs_and_runs_in_a_fresh_environment(wheel: Path, tmp_path: P
     where = call(str(python), "-c", "import pippin; print(pippin.__file__)")
     assert Path(where.strip()).is_relative_to(environment), "the checkout was imported, not the wheel"
     assert call(str(environment / "bin" / "pippin"), "--version") == f"pippin {__version__}\n"
+    loads = "from pippin.device.library import library, library_path; library(); print(library_path())"
+    assert Path(call(str(python), "-c", loads).strip()).is_relative_to(environment), "the checkout's engine was loaded"
     assert "RECIPE" in call(str(environment / "bin" / "pippin"), "run", "--help").upper()

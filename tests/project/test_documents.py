@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # In this order, in one folder: the others find the runs of the first.
-DOCUMENTS = ["docs/quickstart.md", "docs/export.md", "README.md"]
+DOCUMENTS = ["docs/quickstart.md", "docs/export.md", "docs/device.md", "README.md"]
 # The same chain with the smallest numbers that still go through every stage. So little of the standard library may
 # hold nothing out, so it is trained on and not looked at.
 TINY = [

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from pippin.bench.learning import cut
 from pippin.bench.result import Result
 from pippin.data.loader import EvalReader
-from pippin.device.engine import KV, Adapter, Engine, Floats, Model, kernels
+from pippin.device.engine import KV, Adapter, Engine, Floats, Mode, Model, kernels
 from pippin.generate import generate
 from pippin.interop.load import load_model
 from pippin.interop.lora import adapter_rank
@@ -127,12 +127,15 @@ def _perplexity(
     torch_model: Transformer,
     texts: dict[str, list[list[int]]],
 ) -> None:
+    settings: list[tuple[Mode, KV]] = [
+        ("exact", "float32"), ("fast", "float32"), ("fast", "bfloat16"), ("fast", "int8"),
+    ]  # fmt: skip
     for source, documents_ in texts.items():
         count = sum(len(text) - 1 for text in documents_)
         with torch.inference_mode():
             reference = -sum(_torch_score(torch_model, text) for text in documents_) / count
         result.row(source, "torch, float32", "perplexity", math.exp(reference), "")
-        for mode, kv in (("exact", "float32"), *(("fast", kv) for kv in get_args(KV))):
+        for mode, kv in settings:
             engine = Engine(model, mode=mode, kv=kv, threads=1)
             loss = -sum(float(engine.score(text, adapter).sum()) for text in documents_) / count
             system = f"ours, {mode}, {kv} keys and values"

@@ -199,7 +199,6 @@ class Engine:
             UserError: a value is out of range, or prompt and answer never fit the model or the engine.
         """
         texts = [text.encode() for text in stop]
-        _in_int32(prompt), _in_int32(stop_ids)
         request = native.Request(
             tokens=_int32(prompt), n_tokens=len(prompt), max_tokens=max_tokens, temperature=temperature, top_k=top_k,
             top_p=top_p, min_p=min_p, repetition_penalty=repetition_penalty,
@@ -231,7 +230,7 @@ class Engine:
         """Counters since the start and the use of pages; the fields of `pippin_stats` in csrc/pippin.h."""
         stats = native.Stats()
         native.library().pippin_get_stats(self._handle, ctypes.byref(stats))
-        return {name: getattr(stats, name) for name, _ in native.Stats._fields_}
+        return {name: getattr(stats, name) for name, *_ in native.Stats._fields_}
 
     def generate(
         self,
@@ -338,13 +337,9 @@ def _shape(config: ModelConfig) -> native.Config:
     )  # fmt: skip
 
 
-def _in_int32(tokens: Collection[int]) -> None:
+def _int32(tokens: Sequence[int]) -> Any:
     if any(not -(2**31) <= token < 2**31 for token in tokens):
         raise UserError("tokens: an id is outside 32 bits; was it the model's tokenizer?")
-
-
-def _int32(tokens: Sequence[int]) -> Any:
-    _in_int32(tokens)
     return (ctypes.c_int32 * max(1, len(tokens)))(*tokens)
 
 
