@@ -90,7 +90,7 @@ def test_estimate_names_systems_and_minutes() -> None:
 
 
 def test_aims_that_were_not_measured_say_why(tmp_path: Path) -> None:
-    shape = Shape("3B", device.SHAPES["3B"], tmp_path, tmp_path, (128, 512), every=False)
+    shape = Shape("3B", device.SHAPES["3B"], tmp_path, tmp_path, (128, 512))
     shape.reasons[PEER] = "cannot be installed: no compiler"
     for metric, value in ((share(2), 0.97), (decode(2), 20.0), (prefill(128), 2.0), (prefill(512), 2.0), (BYTES, 1e9)):
         shape.samples[MAIN, metric] = [value]

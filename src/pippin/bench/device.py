@@ -32,7 +32,6 @@ QUICK = ModelConfig(512, 128, 2, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, m
 SHARES = {"0.6B": 0.85, "3B": 0.95}
 SPEEDUPS = {"0.6B": 1.5, "3B": 1.2}
 PASS_ROWS = 13  # the engine checks at most twelve guesses at a time
-_RATE = 3e11  # operations a second of a prompt, for the estimate alone
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,8 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     limit_bytes = 1 << 20 if quick else device_shape.LIMIT_BYTES
     print(estimate(shapes, params, read_bandwidth(limit_bytes, THREADS[-1], 3)), file=sys.stderr)
     costs: list[float] = []
-    for number, (name, config) in enumerate(shapes.items()):
-        shape = Shape(name, config, folder / name, runs, params.prompts, every=number == 0, limit_bytes=limit_bytes)
+    for name, config in shapes.items():
+        shape = Shape(name, config, folder / name, runs, params.prompts, limit_bytes)
         shape.prepare(params.bits, params.peers)
         shape.rounds(params.rounds, params.read_gb * 1e9)
         shape.extras(params.rounds, shape.tokens(params.read_gb * 1e9))
@@ -94,7 +93,7 @@ def estimate(shapes: dict[str, ModelConfig], params: Params, bytes_per_s: float)
     seconds = 0.0
     for config in shapes.values():
         sample = 2 + 3 * params.read_gb * 1e9 / bytes_per_s
-        filled = 2 * config.n_matmul_params() * np.array(params.prompts) / _RATE
+        filled = np.array([device_shape.prefill_s(config, tokens) for tokens in params.prompts])
         often = np.where(filled > device_shape.ONCE_S, 1, params.rounds)
         seconds += params.rounds * (systems + 8) * sample + systems * float((filled * often).sum())
     minutes = f"about {seconds / 60:.0f} minutes once their files are there"

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,8 @@ def files(config: ModelConfig, directory: Path, runs: Path) -> dict[str, Path]:
     """
     python = environment(runs / "peers" / "environment")
     paths = {kind: directory / f"{kind}.gguf" for kind in TYPES}
+    if not all(path.is_file() for path in paths.values()):
+        print(f"writing llama.cpp's files in {directory}", file=sys.stderr)
     if not paths["F16"].is_file():
         _write(config, paths["F16"])
     if missing := [kind for kind, path in paths.items() if not path.is_file()]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -28,8 +29,9 @@ THREADS = (1, 2)
 LIMIT, BYTES, PEAK = "memory read", "bytes a token", "peak memory"
 BESIDE = "decode beside a busy process / alone"
 BATCHES = (("ours 3.7, fast", "8 sequences / one"), (MAIN, "8 sequences, 4 adapters and none / one"))
-LIMIT_BYTES = 1 << 29
+LIMIT_BYTES = 1 << 28
 ONCE_S = 2.0  # what takes longer is measured in one round only
+_RATE = 3e11  # operations a second of a prompt, to plan with
 
 
 def decode(threads: int) -> str:
@@ -73,8 +75,8 @@ class Shape:
         config: the shape; its `max_seq_len` is room for the longest prompt.
         folder: where the models are written, or found if they are there.
         runs: where the peer's environment is.
-        prompts: lengths of the prompts that are timed, the first for every system.
-        every: whether other lengths than the first are timed for every system too, not only at 3.7 bits.
+        prompts: lengths of the prompts that are timed; for ours at other than 3.7 bits the first alone if the others
+            take long.
         limit_bytes: size of the memory that is read for the memory limit; it must not fit any cache.
     """
 
@@ -85,11 +87,10 @@ class Shape:
         folder: Path,
         runs: Path,
         prompts: Sequence[int],
-        every: bool,
         limit_bytes: int = LIMIT_BYTES,
     ) -> None:
         self.name, self.config, self.folder, self.runs = name, config, folder, runs
-        self.prompts, self.every, self.limit_bytes = tuple(prompts), every, limit_bytes
+        self.prompts, self.limit_bytes = tuple(prompts), limit_bytes
         self.samples: dict[tuple[str, str], list[float]] = defaultdict(list)
         self.reasons: dict[str, str] = {}
         self.systems: list[System] = []
@@ -104,11 +105,13 @@ class Shape:
         for each in bits:
             directory = self.folder / each
             if not (directory / "config.json").is_file():
+                print(f"writing {directory}", file=sys.stderr)
                 write_random_packed(directory, self.config, random_plan(self.config, float(each)))
             for mode in ("fast", "exact"):
                 for adapter in ([], adapters[:1]):
                     name = f"ours {each}, {mode}" + ", adapter" * len(adapter)
-                    prompts = self.prompts if self.every or each == "3.7" else self.prompts[:1]
+                    short = prefill_s(self.config, self.prompts[-1]) < ONCE_S
+                    prompts = self.prompts if short or each == "3.7" else self.prompts[:1]
                     extra = adapter_bytes(self.config, RANK) if adapter else 0
                     self.systems.append(System(name, partial(ask_ours, directory, mode, adapter), prompts, extra))
         self.adapters = adapters
@@ -123,6 +126,9 @@ class Shape:
             self.reasons |= dict.fromkeys(names, str(error))
             return
         for name, path in zip(names, files.values(), strict=True):
+            if path.stat().st_size > memory_bytes() / 2:
+                self.reasons[name] = f"{path.stat().st_size / 1e9:.1f} GB are too many for the memory here"
+                continue
             self.systems.append(System(name, partial(_ask_peer, path, self.runs, flash), self.prompts))
 
     def _flash(self, path: Path) -> bool:
@@ -248,6 +254,16 @@ class Shape:
     def _request(self, tasks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         self._seed += 1
         return {"context": self.config.max_seq_len, "seed": self._seed, "tasks": tasks}
+
+
+def memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def prefill_s(config: ModelConfig, tokens: int) -> float:
+    """About how long a prompt takes, in seconds."""
+    return 2 * config.n_matmul_params() * tokens / _RATE
 
 
 def over(above: float | None, below: float | None) -> float | None:
