@@ -35,6 +35,8 @@ Page* PagePool::take() {
         by_key_.erase(page->key);
         page->cached = false;
     }
+    // Places without a token yet have weight 0 in attention, but 0 times what another sequence's overflow left is NaN.
+    if (page->released > 0) std::memset(page->data, 0, size_t(page_bytes_));
     page->users = 1;
     ++used_;
     return page;

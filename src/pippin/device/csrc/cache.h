@@ -14,7 +14,7 @@ struct Page {
     bool cached = false;     // can be found by its key
     uint64_t key = 0, before = 0;
     int32_t tokens[kPageTokens] = {};
-    uint64_t released = 0;   // when its last user left
+    uint64_t released = 0;   // when its last user left; 0: never used
 };
 
 // All pages, in one reservation of memory that the system fills as pages are first used.
@@ -31,7 +31,8 @@ public:
     int64_t cached() const { return int64_t(by_key_.size()); }
     int64_t page_bytes() const { return page_bytes_; }
 
-    // A page for one user; a cached one that nobody uses is given up for it, the one longest unused first.
+    // A page for one user; a cached one that nobody uses is given up for it, the one longest unused first. All
+    // its bytes are 0.
     Page* take();
     void release(Page* page);
     // One more user for the page that holds `tokens` after the pages that `before` stands for; nullptr if none does.

@@ -385,7 +385,8 @@ static void store_kv(const KVShape& shape, const float* k, const float* v, int s
         auto same = [](float x) { return x; };
         fill(reinterpret_cast<float*>(tile), reinterpret_cast<float*>(values), same, same);
     } else if (shape.kind == KVKind::bf16) {
-        fill(reinterpret_cast<uint16_t*>(tile), reinterpret_cast<uint16_t*>(values), to_bf16, to_bf16);
+        auto shorter = [](float x) { return to_bf16(x); };  // a pointer to a function is inlined with -O2 only
+        fill(reinterpret_cast<uint16_t*>(tile), reinterpret_cast<uint16_t*>(values), shorter, shorter);
     } else {
         float* scales = reinterpret_cast<float*>(tile + 2 * shape.half_bytes());
         auto to_int8 = [d](const float* x, float* scale) {

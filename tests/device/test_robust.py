@@ -1,0 +1,191 @@
+"""Damaged files, little memory, threads and forks: the engine refuses in one line or goes on, and never crashes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pippin.device.engine import Engine, Model
+from pippin.errors import UserError
+from pippin.interop.directory import read_packed_config
+from tests.conftest import REPOSITORY
+from tests.device.building import build, model_files, need, run
+from tests.device.models import SMALL, VARIANTS, add_adapter, write
+from tests.device.mutations import change_json
+
+X86_KERNELS = ("avx512", "avx2", "portable")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("robust") / "model")
+
+
+def python(*arguments: str | Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Another interpreter, so that a crash is an outcome."""
+    line = [sys.executable, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, cwd=REPOSITORY, timeout=timeout)
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    """A hundredth of what `test_mutated_files` opens, with the engine as it is installed."""
+    directory = write(tmp_path / "model")
+    adapter = add_adapter(directory, tmp_path / "adapter", 3, 1)
+    outcome = python("-m", "tests.device.mutations", directory, adapter, "1000", "1")
+    assert outcome.returncode == 0, outcome
+    assert 500 < int(outcome.stdout) < 1000  # most are refused, some are only other numbers
+
+
+def test_damaged_configurations(directory: Path, tmp_path: Path) -> None:
+    whole = json.loads((directory / "config.json").read_bytes())
+    (tmp_path / "model.safetensors").write_bytes((directory / "model.safetensors").read_bytes())
+    chance = random.Random(2)
+    read = opened = 0
+    messages = []
+    for i in range(1500):
+        text = json.dumps(change_json(whole, chance)).encode("utf-8", "surrogatepass")
+        if i % 10 == 9:
+            at = chance.randrange(len(text))
+            text = text[:at] + chance.randbytes(chance.randrange(3)) + text[at + chance.randrange(3) :]
+        (tmp_path / "config.json").write_bytes(text)
+        try:
+            read_packed_config(tmp_path)
+            read += 1
+            model = Model(tmp_path)
+            opened += 1
+            # A length of context that no machine has room for is refused, not taken.
+            Engine(model, threads=1).generate([[1, 2]], [None], max_tokens=1)
+        except UserError as error:
+            messages.append(str(error))
+    assert 0 < opened < read < 1500
+    assert not any("\n" in message for message in messages)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 50_000, b"9" * 100_000, b"\xff\xfe", b"", b"null", b"[]"])
+def test_configurations_that_are_none(text: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(text)
+    with pytest.raises(UserError):
+        read_packed_config(tmp_path)
+
+
+def test_a_pipe_is_no_model(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        Model(tmp_path)
+
+
+def test_a_header_that_asks_for_memory(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    text = b"[" + b"1," * 2_000_000 + b"1]"
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+    with pytest.raises(UserError, match="more values than a model has"):
+        Model(tmp_path)
+
+
+def test_names_do_not_steer_the_terminal(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    data = (directory / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["\x1b[2J\n\x9b1m"] = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    text = json.dumps(header, ensure_ascii=False).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    with pytest.raises(UserError, match="unknown tensor") as caught:
+        Model(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_replaced_model_stays_open(directory: Path, tmp_path: Path) -> None:
+    """Pippin replaces files and never writes into them; a mapped one keeps its bytes."""
+    for file in directory.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    engine = Engine(Model(tmp_path), threads=1)
+    before = engine.generate([[1, 2, 3]], [None], max_tokens=8)
+    (tmp_path / "new").write_bytes(b"")
+    (tmp_path / "new").replace(tmp_path / "model.safetensors")
+    assert Engine(engine.model, threads=1).generate([[1, 2, 3]], [None], max_tokens=8) == before
+
+
+REFUSED_THREADS = """
+import resource, sys
+from pippin.device.engine import Engine, Model
+from pippin.errors import UserError
+model = Model(sys.argv[1])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))
+try:
+    Engine(model, threads=256)
+except UserError as error:
+    print(error)
+print(Engine(model, threads=2).generate([[1, 2, 3]], [None], max_tokens=2))
+"""
+
+
+def test_refused_threads(directory: Path) -> None:
+    outcome = python("-c", REFUSED_THREADS, directory)
+    assert outcome.returncode == 0, outcome
+    assert "threads: value 256: the system gives this process only" in outcome.stdout
+
+
+FORKED = """
+import os, sys
+from pippin.device.engine import Engine, Model
+engine = Engine(Model(sys.argv[1]), threads=3)
+engine.generate([[1, 2, 3]], [None], max_tokens=20)
+import time
+time.sleep(0.3)  # the threads sleep by now
+child = os.fork()
+if child == 0:
+    sys.exit(7)  # gives the engine back as any program does at its end
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_child_ends(directory: Path) -> None:
+    """The threads of an engine do not exist in a child, and it must not wait for them."""
+    outcome = python("-c", FORKED, directory, timeout=60)
+    assert outcome.returncode == 0 and outcome.stdout == "7\n", outcome
+
+
+# --- with sanitizers and valgrind
+
+
+def exercise(folder: Path, tmp_path: Path, kernels: str, requests: int, under: tuple[str, ...] = ()) -> str:
+    model, config, adapter, rank = model_files(tmp_path / "big", SMALL)
+    # The draft is the model itself: its guesses are right where no adapter says otherwise.
+    return run(folder / "exercise", model, config, model, config, adapter, rank, kernels, str(requests), under=under)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_mutated_files(name: str, tmp_path: Path) -> None:
+    """100,000 damaged files in all, under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    out = run(build("address,undefined") / "fuzz_loader", *model_files(tmp_path, VARIANTS[name]), "1", "20000")
+    opened, refused = int(out.split()[1]), int(out.split()[3])
+    assert opened + refused == 20_000
+    assert opened > 1_000 and refused > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kernels", X86_KERNELS)
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_sanitizers(sanitize: str, kernels: str, tmp_path: Path) -> None:
+    exercise(build(sanitize), tmp_path, kernels, 200)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kernels", X86_KERNELS[1:])  # valgrind has no AVX-512
+def test_valgrind(kernels: str, tmp_path: Path) -> None:
+    need("valgrind")
+    checks = "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=all", "--errors-for-leak-kinds=all", "-q"
+    exercise(build(), tmp_path, kernels, 20, ("valgrind", *checks, "--fair-sched=yes"))
