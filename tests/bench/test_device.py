@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pippin.bench import device, device_peer
+from pippin.bench import device, device_peer, tables
 from pippin.bench.device_models import adapter_bytes, random_plan, write_random_adapter, write_random_packed
 from pippin.bench.device_shape import BATCHES, BYTES, MAIN, PEER, Shape, decode, prefill, share, unit
 from pippin.bench.llama_peer import NotInstalledError
@@ -73,6 +73,11 @@ def test_trial_has_every_metric_and_aim(tmp_path: Path) -> None:
     assert sum("sequences" in metric for metric in aims) == 2
     assert sum("prefill" in metric for metric in aims) == 2
     assert all(row["unit"] == "1" for row in result.rows if " / " in row["metric"])
+    page = tables.rows(result.as_dict())
+    heads = next(line for line in page.splitlines() if line.startswith("| trial | "))
+    assert f"| {decode(2)} [tokens/s] | {share(2)} |" in heads
+    assert page.count("| ours 3.7, exact, adapter |") == 1
+    assert "| code edit | trained model, look-up | tokens a pass |" in page
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:
@@ -126,4 +131,4 @@ def test_the_narrow_model_falls_into_the_same_blocks() -> None:
 def test_units() -> None:
     assert [unit(metric) for metric in (decode(2), share(1), prefill(128), BYTES)] == ["tokens/s", "1", "ms", "bytes"]
     assert unit("plain read, 1 thread") == "bytes/s"
-    assert unit("8 sequences / one") == "1"
+    assert unit(BATCHES[0][1]) == "1"

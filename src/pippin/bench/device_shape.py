@@ -28,7 +28,10 @@ RANK = 16
 THREADS = (1, 2)
 LIMIT, BYTES, PEAK = "memory read", "bytes a token", "peak memory"
 BESIDE = "decode beside a busy process / alone"
-BATCHES = (("ours 3.7, fast", "8 sequences / one"), (MAIN, "8 sequences, 4 adapters and none / one"))
+BATCHES = (
+    ("ours 3.7, fast", "decode of 8 sequences / one"),
+    (MAIN, "decode of 8 sequences, 4 adapters and none / one"),
+)
 LIMIT_BYTES = 1 << 28
 ONCE_S = 2.0  # what takes longer is measured in one round only
 _RATE = 3e11  # operations a second of a prompt, to plan with
