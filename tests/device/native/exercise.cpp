@@ -139,7 +139,7 @@ void crowd(const Paths& paths, const pippin_options& options, int64_t requests) 
         Random random{3};
         while (submitting > 0) {
             const int64_t id = last_id - random.below(6);
-            CHECK(pippin_cancel(engine, random.below(4) ? -id : id) == 0);
+            CHECK(pippin_cancel(engine, random.below(64) ? -id : id) == 0);
             std::this_thread::yield();
         }
     });
@@ -181,7 +181,7 @@ void crowd(const Paths& paths, const pippin_options& options, int64_t requests) 
     for (auto& [id, plan] : plans) {
         const Answer& answer = answers[id];
         CHECK(answer.finish != PIPPIN_RUNNING && int64_t(answer.tokens.size()) <= plan.max_tokens);
-        if (!plan.compare || answer.finish == PIPPIN_CANCELLED || !options.exact) continue;
+        if (!plan.compare || answer.finish == PIPPIN_CANCELLED) continue;
         pippin_request request = small_request(plan.prompt, plan.max_tokens);
         request.adapter = plan.adapted ? adapter : nullptr;
         if (pippin_submit(engine, &request, message, sizeof message) < 0) fail("submit: %s", message);
@@ -194,8 +194,7 @@ void crowd(const Paths& paths, const pippin_options& options, int64_t requests) 
     std::printf("%s %s threads %d: %lld answers, %lld compared, %lld tokens reused, %lld guessed, %lld of them right\n", paths.kernels.c_str(),
                 options.exact ? "exact" : "fast", options.threads, (long long)answers.size(), (long long)compared, (long long)reused,
                 (long long)stats.drafted, (long long)stats.accepted);
-    CHECK(reused > 0 && stats.drafted > 0);
-    if (options.exact) CHECK(compared > 0);
+    CHECK(reused > 0 && stats.drafted > 0 && compared > 0);
 }
 
 // Memory runs out at each of the engine's buffers in turn; the answers stay what they are with enough of it.

@@ -1,5 +1,6 @@
 // The C interface: handles, and exceptions turned into messages.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <cstdio>
@@ -18,6 +19,7 @@ struct pippin_adapter {
 struct pippin_engine {
     std::shared_ptr<const pippin::Model> model;
     pippin::Engine engine;
+    const pid_t process = getpid();
 };
 
 namespace {
@@ -31,9 +33,13 @@ R guarded(char* error, size_t room, R failed, Fn f) {
     } catch (const std::exception& problem) {
         if (error && room) std::snprintf(error, room, "%s", problem.what());
     }
-    // Names of a file's tensors stand in messages: what would steer a terminal does not.
-    for (size_t i = 0; error && i < room && error[i]; ++i)
-        if (uint8_t(error[i]) < 32 || error[i] == 127) error[i] = '?';
+    // Names of a file's tensors stand in messages: what would steer a terminal (in UTF-8) does not.
+    uint8_t before = 0;
+    for (size_t i = 0; error && i < room && error[i]; ++i) {
+        const uint8_t byte = uint8_t(error[i]);
+        if (byte < 32 || byte == 127 || (before == 0xC2 && byte < 0xA0)) error[i] = '?';
+        before = byte;
+    }
     return failed;
 }
 
@@ -41,6 +47,12 @@ R guarded(char* error, size_t room, R failed, Fn f) {
 template <class... Pointers>
 void need(const Pointers*... pointers) {
     if ((... || (pointers == nullptr))) throw pippin::Error("the engine was called with a null pointer; was what it stands for opened?");
+}
+
+pippin::Engine& use(pippin_engine* engine) {
+    need(engine);
+    if (engine->process != getpid()) throw pippin::Error("engine: was opened before this process was forked, without its threads; open one here");
+    return engine->engine;
 }
 
 std::shared_ptr<const pippin::Adapter> adapter_for(const pippin_engine* engine, const pippin_adapter* adapter) {
@@ -92,12 +104,15 @@ pippin_engine* pippin_engine_open(const pippin_model* model, const pippin_model*
     });
 }
 
-void pippin_engine_close(pippin_engine* engine) { delete engine; }
+void pippin_engine_close(pippin_engine* engine) {
+    // In a forked child there are no threads to wait for, and waiting would never end; the system takes the memory back.
+    if (engine != nullptr && engine->process == getpid()) delete engine;
+}
 
 int32_t pippin_engine_set_text(pippin_engine* engine, const uint8_t* bytes, const int64_t* ends, int64_t n, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
-        need(engine, bytes, ends);
-        engine->engine.set_text(bytes, ends, n);
+        need(bytes, ends);
+        use(engine).set_text(bytes, ends, n);
         return 0;
     });
 }
@@ -121,32 +136,32 @@ int64_t pippin_submit(pippin_engine* engine, const pippin_request* given, char* 
             request.stop_texts.emplace_back(given->stop_texts[i], size_t(given->stop_lengths[i]));
         }
         request.adapter = adapter_for(engine, given->adapter);
-        return engine->engine.submit(std::move(request));
+        return use(engine).submit(std::move(request));
     });
 }
 
 int32_t pippin_cancel(pippin_engine* engine, int64_t request) {
     return guarded<int32_t>(nullptr, 0, -1, [&] {
-        need(engine);
-        engine->engine.cancel(request);
+        use(engine).cancel(request);
         return 0;
     });
 }
 
 int64_t pippin_step(pippin_engine* engine, pippin_event* events, int64_t room_events, char* error, size_t room) {
     return guarded<int64_t>(error, room, -1, [&] {
-        need(engine);
         if (room_events > 0) need(events);
-        return engine->engine.step(events, room_events);
+        return use(engine).step(events, room_events);
     });
 }
 
-int64_t pippin_pending(pippin_engine* engine) { return engine ? engine->engine.pending() : -1; }
+int64_t pippin_pending(pippin_engine* engine) {
+    return guarded<int64_t>(nullptr, 0, -1, [&] { return use(engine).pending(); });
+}
 
 int32_t pippin_get_stats(pippin_engine* engine, pippin_stats* stats) {
     return guarded<int32_t>(nullptr, 0, -1, [&] {
-        need(engine, stats);
-        *stats = engine->engine.stats();
+        need(stats);
+        *stats = use(engine).stats();
         return 0;
     });
 }
@@ -154,7 +169,7 @@ int32_t pippin_get_stats(pippin_engine* engine, pippin_stats* stats) {
 int32_t pippin_score(pippin_engine* engine, const int32_t* tokens, int64_t n, const pippin_adapter* adapter, double* logprobs, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
         need(engine, tokens, logprobs);
-        engine->engine.score(tokens, n, adapter_for(engine, adapter), logprobs);
+        use(engine).score(tokens, n, adapter_for(engine, adapter), logprobs);
         return 0;
     });
 }
@@ -163,15 +178,15 @@ int32_t pippin_logits(pippin_engine* engine, const int32_t* tokens, int64_t n, c
                       char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
         need(engine, tokens, logits);
-        engine->engine.logits(tokens, n, adapter_for(engine, adapter), n_logits, logits);
+        use(engine).logits(tokens, n, adapter_for(engine, adapter), n_logits, logits);
         return 0;
     });
 }
 
 int32_t pippin_project(pippin_engine* engine, int32_t layer, int32_t which, const float* x, int64_t n, float* y, char* error, size_t room) {
     return guarded<int32_t>(error, room, -1, [&] {
-        need(engine, x, y);
-        engine->engine.project(layer, which, x, n, y);
+        need(x, y);
+        use(engine).project(layer, which, x, n, y);
         return 0;
     });
 }

@@ -3,8 +3,8 @@
    Functions that can fail return NULL or -1 and write one line to `error` (at most `room` bytes with the final zero).
    An engine may be used by several threads; pippin_step, pippin_score and pippin_logits wait for each other.
    Models and adapters may be closed while engines still use them: memory is given back after the last use. An engine
-   may be closed only when no other call on it runs, and none of them works in a child that the process forked. After
-   a failed pippin_step (memory) its requests go on with the next one. */
+   may be closed only when no other call on it runs; in a child that the process forked every call is refused. After a
+   failed pippin_step (memory) its requests go on with the next one. */
 #ifndef PIPPIN_H
 #define PIPPIN_H
 #include <stddef.h>
