@@ -13,6 +13,7 @@ import pytest
 import pippin.chat
 from pippin.chat import open_chat, printable
 from pippin.data.chat import render
+from pippin.device.library import library
 from pippin.errors import UserError
 from pippin.interop.load import locate
 from tests.running import command, directory, one_line_error
@@ -171,3 +172,24 @@ def test_at_a_terminal_an_empty_line_ends(sft: Path, monkeypatch: pytest.MonkeyP
     assert "an empty line ends, /new starts over" in " ".join(out.getvalue().split())
     assert out.getvalue().count("pippin") == 1
     assert "fine" in out.getvalue()
+
+
+def test_without_the_engine_torch_answers_or_one_line_says_what_is_missing(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed = directory(finished, "compress")
+    exact = command("chat", packed, "--prompt", "Say: cup", "--mode", "exact", *SHORT)
+    assert exact.code == 0
+    monkeypatch.setenv("PIPPIN_DEVICE_LIBRARY", "/absent/libpippin_device.so")
+    library.cache_clear()
+    try:
+        instead = command("chat", packed, "--prompt", "Say: cup", *SHORT)
+        assert instead.code == 0
+        assert "the native engine was not built" in instead.err
+        missing = one_line_error(command("chat", packed, "--engine", "native", "--prompt", "a", *SHORT))
+        assert "there was no C++ compiler" in missing
+    finally:
+        monkeypatch.undo()
+        library.cache_clear()
+    dense = command("chat", directory(finished, "sft"), "--engine", "native", "--prompt", "a", *SHORT)
+    assert "is not packed" in one_line_error(dense)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import sys
 import time
@@ -17,6 +18,7 @@ from rich.text import Text
 from pippin.data.chat import render
 from pippin.data.tokenizer import Tokenizer
 from pippin.device.engine import Adapter, Engine, Mode, Model
+from pippin.device.library import is_built
 from pippin.errors import UserError
 from pippin.generate import Generator, stream_reply
 from pippin.interop.directory import is_packed, locate
@@ -31,6 +33,7 @@ def open_chat(
     """The model, its tokenizer, and the adapter slot to use (None for none).
 
     A packed model runs on the native engine, which needs no torch; a dense one, or one with `engine="torch"`, on torch.
+    Where the engine was not built and torch is installed, "auto" says so and takes torch.
 
     Raises:
         UserError: no model, no tokenizer, a damaged file, an adapter of another base, or what runs it is not installed.
@@ -42,6 +45,9 @@ def open_chat(
     packed = is_packed(model_dir)
     if engine == "native" and not packed:
         raise UserError(f"engine: value 'native': {model_dir} is not packed; compress it first, or use engine=torch")
+    if packed and engine == "auto" and not is_built() and importlib.util.find_spec("torch") is not None:
+        print("note: the native engine was not built; torch answers, more slowly", file=sys.stderr)
+        engine = "torch"
     if packed and engine != "torch":
         native = Engine(Model(model_dir), mode=mode, threads=threads, max_sequences=1)
         slot = None if adapter is None else native.add_adapter(Adapter(native.model, adapter))

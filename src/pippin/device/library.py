@@ -130,7 +130,7 @@ def library() -> ctypes.CDLL:
     if not path.is_file():
         raise UserError(
             f"{path}: the engine was not built, there was no C++ compiler; install g++ or clang++ and Pippin again "
-            "(pip install --force-reinstall --no-deps), or use the torch model: pip install 'pippin[train]'"
+            "(pip install --force-reinstall --no-deps), or use torch: pip install 'pippin[train]'"
         )
     try:
         lib = ctypes.CDLL(str(path))
