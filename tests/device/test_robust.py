@@ -7,11 +7,14 @@ import os
 import random
 import subprocess
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pippin.device.engine import Engine, Model
+from pippin.device.engine import Engine, Event, Model, _shape
 from pippin.errors import UserError
 from pippin.interop.directory import read_packed_config
 from tests.conftest import REPOSITORY
@@ -72,6 +75,41 @@ def test_configurations_that_are_none(text: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(text)
     with pytest.raises(UserError):
         read_packed_config(tmp_path)
+
+
+def test_numbers_beyond_the_interface(directory: Path) -> None:
+    """ctypes would cut 2^32 + 5 down to 5."""
+    model = Model(directory)
+    for name in ("threads", "max_sequences", "prefill_chunk", "kv_tokens"):
+        settings: Any = {name: 2**64 + 64}
+        with pytest.raises(UserError, match=f"{name}: value {2**64 + 64}: is outside"):
+            Engine(model, **settings)
+    engine = Engine(model, threads=1)
+    with pytest.raises(UserError, match="max_tokens"):
+        engine.submit([1], max_tokens=2**64 + 1)
+    with pytest.raises(UserError, match="top_k"):
+        engine.submit([1], max_tokens=1, top_k=2**32 + 1)
+    with pytest.raises(UserError, match="max_seq_len"):
+        _shape(replace(model.config, max_seq_len=2**32 + 64))
+
+
+def test_threads_share_an_engine(directory: Path) -> None:
+    """Whoever steps gets events; none is lost or given twice."""
+    engine = Engine(Model(directory), threads=1, max_sequences=8)
+    wanted = [engine.submit([1, 2, i], max_tokens=40) for i in range(24)]
+    seen: list[Event] = []
+
+    def step() -> None:
+        while engine.pending():
+            seen.extend(engine.step())
+
+    steppers = [threading.Thread(target=step) for _ in range(4)]
+    for thread in steppers:
+        thread.start()
+    for thread in steppers:
+        thread.join()
+    assert sorted(event.request for event in seen if event.finish == "length") == wanted
+    assert len(seen) == 24 * 40
 
 
 def test_a_pipe_is_no_model(directory: Path, tmp_path: Path) -> None:

@@ -131,6 +131,8 @@ class Engine:
         kv = kv or ("float32" if mode == "exact" else "bfloat16")
         if kv not in get_args(KV):
             raise UserError(f"kv: value {kv!r}: must be one of {', '.join(get_args(KV))}")
+        _fits(threads=threads, max_sequences=max_sequences, prefill_chunk=prefill_chunk)
+        _fits(64, kv_tokens=kv_tokens)
         self.model, self.config, self.mode = model, model.config, mode
         self.adapters: list[Adapter] = []
         kv_tokens = kv_tokens or max(model.config.max_seq_len, min(4 * model.config.max_seq_len, 32_768))
@@ -148,7 +150,7 @@ class Engine:
             "pippin_engine_open", model._handle, None if draft is None else draft._handle, ctypes.byref(options)
         )
         weakref.finalize(self, native.library().pippin_engine_close, self._handle)
-        self._events = (native.Event * (16 * max_sequences))()
+        self._room = 16 * max_sequences
 
     def add_adapter(self, adapter: Adapter) -> int:
         """Keep an adapter at hand for the functions of `generate.py`; the number by which they know it."""
@@ -198,6 +200,8 @@ class Engine:
         Raises:
             UserError: a value is out of range, or prompt and answer never fit the model or the engine.
         """
+        _fits(top_k=top_k)
+        _fits(64, max_tokens=max_tokens)
         texts = [text.encode() for text in stop]
         request = native.Request(
             tokens=_int32(prompt), n_tokens=len(prompt), max_tokens=max_tokens, temperature=temperature, top_k=top_k,
@@ -219,11 +223,12 @@ class Engine:
 
     def step(self) -> list[Event]:
         """One forward pass; the new tokens of all requests, in the order in which they were drawn."""
-        count = native.call("pippin_step", self._handle, self._events, len(self._events))
+        events = (native.Event * self._room)()  # one for each call: another thread may step before these are read
+        count = native.call("pippin_step", self._handle, events, self._room)
         finishes: tuple[Finish, ...] = get_args(Finish)
         return [
             Event(e.request, None if e.token < 0 else e.token, finishes[e.finish], e.settled, e.logprob)
-            for e in self._events[:count]
+            for e in events[:count]
         ]
 
     def stats(self) -> dict[str, int]:
@@ -323,9 +328,13 @@ def read_bandwidth(size_bytes: int, threads: int, rounds: int) -> float:
 
 def _shape(config: ModelConfig) -> native.Config:
     scaling = config.rope_scaling
+    sizes = {name: getattr(config, name) for name in (
+        "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_seq_len",
+    )}  # fmt: skip
+    _fits(**sizes)
     return native.Config(
+        **sizes,
         **{name: getattr(config, name) for name in (
-            "vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "max_seq_len",
             "rope_before_norm", "qkv_bias", "post_norm", "tied", "rope_base", "norm_eps",
         )},
         qk_norm=_QK_NORM[config.qk_norm],
@@ -335,6 +344,13 @@ def _shape(config: ModelConfig) -> native.Config:
             "rope_original": scaling.original_max_seq_len,
         }),
     )  # fmt: skip
+
+
+def _fits(bits: int = 32, **values: int) -> None:
+    """Refuse what ctypes would cut down to its lower bits."""
+    for name, value in values.items():
+        if not -(2 ** (bits - 1)) <= value < 2 ** (bits - 1):
+            raise UserError(f"{name}: value {value}: is outside {bits} bits")
 
 
 def _int32(tokens: Sequence[int]) -> Any:

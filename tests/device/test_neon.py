@@ -1,0 +1,63 @@
+"""The NEON kernels, cross-compiled and run under QEMU, against the portable ones there and here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.device.building import build, model_files, need, run
+from tests.device.models import VARIANTS
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+ARM = ("qemu-aarch64", "-cpu", "max", "-L", "/usr/aarch64-linux-gnu")
+FAST_FLOATS = 2e-6  # fast mode sums the same integers; their products with the scales are added in another order
+
+
+def dumped(text: str) -> dict[str, np.ndarray]:
+    """What `dump_logits` printed, by the first five words of each line."""
+    lines = [line.split() for line in text.splitlines()]
+    out = {" ".join(words[:5]): np.array(words[5:], np.float64) for words in lines}
+    assert len(out) == len(lines) == 2 * 3 * 2 * 2 * 3 + 2 * 2 * 7
+    return out
+
+
+def same(name: str, a: np.ndarray, b: np.ndarray) -> None:
+    """Equal tokens; numbers within 1e-5 of the largest (exact), or what rounding to int8 makes of it (fast)."""
+    assert a.shape == b.shape, name
+    assert np.isfinite(a).all(), name
+    kind, exact, *_ = name.split()
+    if kind == "greedy":
+        assert (a == b).all(), name
+        return
+    # A float that is rounded to the other of two int8 neighbours moves a fast sum by a part of a step of 1 / 127.
+    limit = 1e-5 if exact == "1" else FAST_FLOATS if kind == "project" else 2e-2
+    assert np.abs(a - b).max() <= limit * np.abs(b).max(), (name, np.abs(a - b).max() / np.abs(b).max())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_neon_and_portable_agree(name: str, tmp_path: Path) -> None:
+    need("qemu-aarch64", "aarch64-linux-gnu-g++")
+    files = model_files(tmp_path, VARIANTS[name])
+    arm = build(system="aarch64", compiler="aarch64-linux-gnu-g++") / "dump_logits"
+    neon = dumped(run(arm, *files, "neon", under=ARM))
+    portable = dumped(run(arm, *files, "portable", under=ARM))
+    here = dumped(run(build() / "dump_logits", *files, "portable"))
+    assert neon.keys() == portable.keys() == here.keys()
+    for each in neon:
+        same(each, neon[each], portable[each])
+        same(each, portable[each], here[each])
+
+
+def test_a_processor_without_the_dot_product(tmp_path: Path) -> None:
+    """There the portable kernels run, and the NEON ones are refused."""
+    need("qemu-aarch64", "aarch64-linux-gnu-g++")
+    files = model_files(tmp_path, VARIANTS["qwen3"])
+    arm = build(system="aarch64", compiler="aarch64-linux-gnu-g++") / "dump_logits"
+    old = (*ARM[:2], "cortex-a53", *ARM[3:])
+    assert dumped(run(arm, *files, "", under=old)).keys()
+    with pytest.raises(
+        AssertionError, match="kernels: value 'neon': not usable on this processor; choose one of portable"
+    ):
+        run(arm, *files, "neon", under=old)
