@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from pippin.bench import device, device_peer, tables
+from pippin.bench import device, device_peer, device_texts, tables
 from pippin.bench.device_models import adapter_bytes, random_plan, write_random_adapter, write_random_packed
 from pippin.bench.device_shape import BATCHES, BYTES, MAIN, PEER, Shape, decode, prefill, share, unit
 from pippin.bench.llama_peer import NotInstalledError
@@ -17,7 +18,9 @@ from pippin.bench.result import Result
 from pippin.device.engine import Adapter, Engine, Model
 from pippin.device.library import is_built
 from pippin.errors import UserError
+from pippin.interop.hf import save_hf
 from pippin.interop.stored import StoredModel, parameter_shapes
+from pippin.model.transformer import Transformer
 
 built = pytest.mark.skipif(not is_built(), reason="the engine is not built")
 
@@ -65,11 +68,11 @@ def test_trial_has_every_metric_and_aim(tmp_path: Path) -> None:
                 assert (f"ours 3.7, {mode}{adapter}", metric) in found
     assert {*BATCHES, (MAIN, "submit through another adapter")} <= found
     assert {"memory read"} <= {system for system, _ in found}
-    for way in ("look-up", "draft model"):
-        assert (f"trained model, {way}", "tokens a pass") in found
+    for way in ("lookup", "draft"):
+        assert (f"trial, {way}", "tokens a pass") in found
     assert any(row["system"].startswith(PEER) and row["value"] is None for row in result.rows)
     aims = [ratio["metric"] for ratio in result.ratios]
-    assert sum("speculative" in metric for metric in aims) == 3
+    assert sum("speculative" in metric for metric in aims) == 2
     assert sum("sequences" in metric for metric in aims) == 2
     assert sum("prefill" in metric for metric in aims) == 2
     assert all(row["unit"] == "1" for row in result.rows if " / " in row["metric"])
@@ -77,7 +80,17 @@ def test_trial_has_every_metric_and_aim(tmp_path: Path) -> None:
     heads = next(line for line in page.splitlines() if line.startswith("| trial | "))
     assert f"| {decode(2)} [tokens/s] | {share(2)} |" in heads
     assert page.count("| ours 3.7, exact, adapter |") == 1
-    assert "| code edit | trained model, look-up | tokens a pass |" in page
+    assert "| code edit | trial, lookup | tokens a pass |" in page
+
+
+@built
+def test_answers_learnt_by_heart_are_said(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_hf(Transformer(device.QUICK), tmp_path / "dense")
+    asked, answer = list(range(40, 48)), [7, 9, 11, 13, 9, 11, 200, 13, 9, 11, 200, 5]
+    device_texts.learn_by_heart(tmp_path / "dense", [(asked, answer), ([3, 2, 1], [90, 91])], tmp_path / "packed")
+    engine = Engine(Model(tmp_path / "packed"), mode="exact")
+    assert engine.generate([asked], [None], max_tokens=len(answer)) == [answer]
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from pippin.bench import device_shape
 from pippin.bench.device_models import random_plan, write_random_packed
 from pippin.bench.device_shape import BYTES, LIMIT, MAIN, PEER, THREADS, Shape, decode, over, prefill, share
-from pippin.bench.device_texts import TEXTS, Trained, speculation, trained
+from pippin.bench.device_texts import TEXTS, Given, speculation, trained
 from pippin.bench.result import Result
 from pippin.device.engine import read_bandwidth
 from pippin.errors import UserError
@@ -147,13 +147,16 @@ def _pass_costs(result: Result, shape: Shape) -> list[float]:
 
 def _texts(result: Result, params: Params, costs: list[float], case: str, quick: bool) -> None:
     if not params.texts:
-        result.ratio("code edit", "speculative decoding, wall clock", "without", None, ">=", 1.5, "texts=false")
+        result.ratio("code edit", "speculative decoding", "none", None, ">=", 1.5, "texts=false")
         return
     with tempfile.TemporaryDirectory() as scratch:
         if quick:
-            write_random_packed(Path(scratch), QUICK, random_plan(QUICK, 4.0))
-            prompts = {name: list(text[:99].encode()) for name, text in TEXTS.items()}
-            given = Trained(Path(scratch), Path(scratch), prompts)
+            model = Path(scratch)
+            write_random_packed(model, QUICK, random_plan(QUICK, 4.0))
+            prompts = {name: list(asked[:99].encode()) for name, (asked, _) in TEXTS.items()}
+            lengths = dict.fromkeys(prompts, params.text_tokens)
+            models = [Given("trial", model, prompts, lengths, ("no", "lookup", "draft"), model)]
         else:
-            given = trained(Path(params.runs))
-        speculation(result, given, costs, case, params.text_tokens, params.rounds)
+            models = trained(Path(params.runs), params.text_tokens)
+        for number, given in enumerate(models):
+            speculation(result, given, costs, case, params.rounds, aim=number == 0)

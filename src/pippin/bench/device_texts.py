@@ -1,36 +1,48 @@
-"""Speculative decoding of three fixed texts by a trained model: code that is edited, a summary, a story.
+"""Speculative decoding of three fixed texts: an edit of code, a summary, a story.
 
-The model is the one of `pippin bench compress`, compressed to 3.7 bits; its draft is distilled from it. It is small, so
-its own times say little about a large model, and what it writes is not good; how often its next tokens can be guessed
-is counted.
+No model that can be trained here would write them, and a poor model's own greedy text repeats itself, which is easy to
+guess. So the bench's model learns the three answers by heart: what it then says is what a good model would say, and how
+many of its tokens look-up guesses is a fact about the texts. A draft model must know as much as its share of the
+model, so it is measured on what both have really been trained on, where the model writes its own text.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from pippin.bench.compress_model import MIXTURE, MODEL, TRAIN, model_graph
 from pippin.bench.device_shape import THREADS, ask_ours, decode
 from pippin.bench.result import Result
+from pippin.compress.packed import save_packed
+from pippin.compress.palettize import palettize
+from pippin.data.loader import Batch
 from pippin.data.tokenizer import Tokenizer
+from pippin.device.engine import Speculation
+from pippin.interop.load import load_model
+from pippin.model.cross_entropy import Targets
 from pippin.pipeline import Graph
 from pippin.progress import Screen
 from pippin.stages.compress import Compress
 from pippin.stages.distill import Distill
 from pippin.stages.pretrain import Pretrain
 
-BITS_PER_WEIGHT = 3.7
 DRAFT = replace(MODEL, d_model=128, n_layers=2, n_heads=2, n_kv_heads=1, d_ff=384)
 DRAFT_TRAIN = replace(TRAIN, steps=300)
-WAYS = {"no": "without guesses", "lookup": "look-up", "draft": "draft model"}
 AIM = 1.5
+_STEPS, _LR, _KNOWN = 300, 5e-4, 0.003  # learning by heart: at most so many steps, until so few nats a token
+
+# What is asked and what is answered.
 TEXTS = {
-    "code edit": '''class Point:
+    "code edit": (
+        '''class Point:
     """A point in the plane."""
 
     def __init__(self, x, y, name=None):
@@ -46,39 +58,60 @@ TEXTS = {
     def __repr__(self):
         return "Point(%r, %r)" % (self.x, self.y)
 
+# Give the point a third coordinate, z, which may be left out.
+''',
+        '''class Point:
+    """A point in space."""
 
-class NamedPoint(Point):
-    """A point in the plane with a name."""
-
-    def __init__(self, x, y, name):
+    def __init__(self, x, y, z=0, name=None):
         self.x = x
         self.y = y
+        self.z = z
         self.name = name
 
     def __eq__(self, other):
-        if not isinstance(other, NamedPoint):
+        if not isinstance(other, Point):
+            return NotImplemented
+        return self.x == other.x and self.y == other.y and self.z == other.z
+
+    def __repr__(self):
+        return "Point(%r, %r, %r)" % (self.x, self.y, self.z)
 ''',
+    ),
     "summary": (
         "The committee met on Monday to talk about the new bridge over the river. The old bridge was built eighty "
         "years ago and is too narrow for the buses that cross it every day. Two plans were shown. The first plan is "
         "to make the old bridge wider, which takes one year. The second plan is to build a new bridge beside the old "
         "one, which takes three years and costs twice as much. After a long talk the committee chose the first plan, "
-        "because the buses cannot wait.\n\nIn short: the committee met on Monday to talk about"
+        "because the buses cannot wait.\n\nSummary:",
+        " The old bridge over the river is too narrow for today's buses. Of two plans, a wider bridge within one year "
+        "or a new one that takes three years and costs twice as much, the committee chose the first, because the "
+        "buses cannot wait. Work is to begin as soon as the money has been found.",
     ),
-    "story": "Once upon a time there was a fox who lived near the river. One day the fox",
+    "story": (
+        "Write a story about a fox who is afraid of water.\n\n",
+        "Once there was a young fox who would drink only from puddles. Rivers were loud, he said, and lakes looked "
+        "back at you. One dry summer every puddle in the wood was gone, and the fox grew thin. An old heron saw him "
+        "by the bank and asked what he was waiting for. For it to stop moving, said the fox. The heron laughed and "
+        "stood so that her shadow lay still on the stream. Drink from me, then. The fox drank, and when he looked "
+        "up the heron had long flown away.",
+    ),
 }
 
 
-class Trained(NamedTuple):
-    """Packed model directories and the texts as token ids."""
+class Given(NamedTuple):
+    """A packed model, and for each text the prompt and the length of the answer; perhaps a draft model."""
 
+    name: str
     model: Path
-    draft: Path
     prompts: dict[str, list[int]]
+    lengths: dict[str, int]
+    ways: tuple[Speculation, ...]
+    draft: Path | None = None
 
 
-def trained(runs: Path, steps: int = TRAIN.steps) -> Trained:
-    """The model and its draft, trained and compressed once and kept in `runs`."""
+def trained(runs: Path, tokens: int, steps: int = TRAIN.steps) -> list[Given]:
+    """The models, trained and compressed once and kept in `runs`: one with answers by heart, one with a draft."""
     graph = model_graph(runs, steps)
     core = graph.stages["core"]
     assert isinstance(core, Pretrain)
@@ -90,56 +123,91 @@ def trained(runs: Path, steps: int = TRAIN.steps) -> Trained:
             start=stage, model=stage.model, bits_per_weight=bits, sensitivity="proxy", calibration_tokens=16_384,
             **common,
         )
-        for name, stage, bits in (("core", core, BITS_PER_WEIGHT), ("draft", draft, 4.5))
+        for name, stage, bits in (("core", core, 3.7), ("draft", draft, 4.5))
     }  # fmt: skip
     whole = Graph(graph.stages | {"sketch": sketch, "draft": draft} | packed, runs, "device")
     whole.run(list(packed), Screen())
     model, small = (whole.artifact(stage, "model") for stage in packed.values())
     tokenizer = Tokenizer.load(model)
-    return Trained(model, small, {name: tokenizer.encode(text) for name, text in TEXTS.items()})
+    ids = {name: (tokenizer.encode(asked), tokenizer.encode(answer)) for name, (asked, answer) in TEXTS.items()}
+    prompts = {name: asked for name, (asked, _) in ids.items()}
+    learnt = runs / "device" / "by_heart"
+    if not (learnt / "config.json").is_file():
+        learn_by_heart(whole.artifact(core, "model"), list(ids.values()), learnt)
+    answers = {name: len(answer) for name, (_, answer) in ids.items()}
+    return [
+        Given("model that knows the answers", learnt, prompts, answers, ("no", "lookup")),
+        Given("model on its own", model, prompts, dict.fromkeys(prompts, tokens), ("no", "lookup", "draft"), small),
+    ]
 
 
-def speculation(result: Result, given: Trained, costs: list[float], shape: str, tokens: int, rounds: int) -> None:
-    """Rows for every text and way to guess, and the aim for the first text.
+def learn_by_heart(start: Path, texts: Sequence[tuple[list[int], list[int]]], directory: Path) -> float:
+    """Train a dense model on prompts and answers until it knows them, and write it palettized at 4 bits.
+
+    Returns:
+        The last loss in nats a token.
+    """
+    print(f"writing {directory}", file=sys.stderr)
+    model = load_model(start, torch.float32)
+    length = max(len(asked) + len(answer) for asked, answer in texts) - 1
+    tokens, targets = torch.zeros(len(texts), length, dtype=torch.long), torch.full((len(texts), length), -100)
+    for row, (asked, answer) in enumerate(texts):
+        whole = torch.tensor(asked + answer)
+        tokens[row, : len(whole) - 1], targets[row, : len(whole) - 1] = whole[:-1], whole[1:]
+    segments = (targets >= 0).long()
+    batch = Batch(tokens, targets, torch.arange(length).expand(len(texts), -1), segments)
+    optimizer = torch.optim.AdamW(model.parameters(), _LR, weight_decay=0.0)
+    for _ in range(_STEPS):
+        loss = model(batch.tokens, segment_ids_BT=segments, positions_BT=batch.positions, targets=Targets(targets))
+        mean = loss.total / loss.count
+        if float(mean) < _KNOWN:
+            break
+        optimizer.zero_grad()
+        mean.backward()
+        optimizer.step()
+    palettize(model, {name: 4 for name, _ in model.linears()}, [batch])
+    save_packed(model, directory)
+    return float(mean)
+
+
+def speculation(result: Result, given: Given, costs: list[float], shape: str, rounds: int, aim: bool) -> None:
+    """Rows for every text and way to guess, and with `aim` the aim for the first text.
 
     Args:
         costs: seconds of a pass of 1, 2, ... rows at `shape`, for what the counted guesses would be worth there.
-        tokens: length of each answer.
     """
+    keys = [(name, way) for name in given.prompts for way in given.ways]
     one_round = [
-        {"do": "text", "threads": THREADS[-1], "prompt": prompt, "tokens": tokens, "speculate": way}
-        for prompt in given.prompts.values()
-        for way in WAYS
-    ]
+        {
+            "do": "text", "threads": THREADS[-1], "prompt": given.prompts[name], "tokens": given.lengths[name],
+            "speculate": way,
+        }
+        for name, way in keys
+    ]  # fmt: skip
     request = {"context": 2_048, "seed": 0, "tasks": one_round * (rounds + 1)}  # the first is to warm up
-    values = ask_ours(given.model, "fast", [], request, given.draft)["values"]
-    keys = [(name, way) for name in given.prompts for way in WAYS]
-    for place, (name, way) in enumerate(keys):
-        samples = values[len(keys) + place :: len(keys)]
-        plain = values[len(keys) + place - list(WAYS).index(way) :: len(keys)]
-        system = f"trained model, {WAYS[way]}"
-        speeds = [(tokens - 1) / sample["seconds"] for sample in samples]
-        _row(result, name, system, decode(THREADS[-1]), speeds, "tokens/s")
+    values = ask_ours(given.model, "fast", [], request, given.draft)["values"][len(keys) :]
+    samples = {key: values[place :: len(keys)] for place, key in enumerate(keys)}
+    for (name, way), found in samples.items():
+        plain, made = samples[name, "no"], given.lengths[name] - 1
+        system = f"{given.name}, {way}"
+        _row(result, name, system, decode(THREADS[-1]), [made / each["seconds"] for each in found], "tokens/s")
         if way == "no":
             continue
-        faster = [before["seconds"] / sample["seconds"] for before, sample in zip(plain, samples, strict=True)]
-        counted = samples[0]
-        gain = (tokens - 1) / counted["passes"]
+        counted = found[0]
+        gain = made / counted["passes"]
+        cost = float(np.interp(counted["rows"] / counted["passes"], range(1, len(costs) + 1), costs)) / costs[0]
+        faster = [before["seconds"] / each["seconds"] for before, each in zip(plain, found, strict=True)]
+        same = float(counted["tokens"] == plain[0]["tokens"])
         _row(result, name, system, "wall clock / without guesses", faster, "1")
         _row(result, name, system, "tokens a pass", [gain], "1")
         _row(result, name, system, "guesses that were kept", [counted["kept"] / max(1, counted["guessed"])], "1")
-        same = float(counted["tokens"] == plain[0]["tokens"])
         _row(result, name, system, "same text as without guesses", [same], "1")
-        measured = {f"{WAYS[way]}, wall clock, trained model": statistics.median(faster)}
-        if way == "lookup":  # a draft model of that size would cost time of its own
-            rows = counted["rows"] / counted["passes"]
-            cost = float(np.interp(rows, range(1, len(costs) + 1), costs)) / costs[0]
-            metric = f"{WAYS[way]}, its tokens a pass over the cost of its passes at {shape}"
-            _row(result, name, system, metric, [gain / cost], "1")
-            measured[metric] = gain / cost
-        if name == next(iter(given.prompts)):
-            for metric, value in measured.items():
-                result.ratio(name, f"speculative decoding: {metric}", "without", value, ">=", AIM)
+        if way == "lookup":  # a draft would cost time of its own there
+            worth = f"tokens a pass over the cost of the passes at {shape}"
+            _row(result, name, system, worth, [gain / cost], "1")
+            if aim and name == next(iter(given.prompts)):
+                for metric, value in ((worth, gain / cost), ("wall clock", statistics.median(faster))):
+                    result.ratio(name, f"speculative decoding, {given.name}, {way}: {metric}", "none", value, ">=", AIM)
 
 
 def _row(result: Result, case: str, system: str, metric: str, values: list[float], unit: str) -> None:
