@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from pippin.bench import device, device_peer, device_texts, tables
 from pippin.bench.device_models import adapter_bytes, random_plan, write_random_adapter, write_random_packed
 from pippin.bench.device_shape import BATCHES, BYTES, MAIN, PEER, Shape, decode, prefill, share, unit
+from pippin.bench.device_widen import widen
 from pippin.bench.llama_peer import NotInstalledError
 from pippin.bench.result import Result
 from pippin.device.engine import Adapter, Engine, Model
@@ -91,6 +93,23 @@ def test_answers_learnt_by_heart_are_said(tmp_path: Path) -> None:
     device_texts.learn_by_heart(tmp_path / "dense", [(asked, answer), ([3, 2, 1], [90, 91])], tmp_path / "packed")
     engine = Engine(Model(tmp_path / "packed"), mode="exact")
     assert engine.generate([asked], [None], max_tokens=len(answer)) == [answer]
+
+
+@built
+def test_a_widened_model_says_the_same(tmp_path: Path) -> None:
+    small = replace(device.QUICK, d_model=64, d_head=16, n_layers=1, d_ff=96, vocab_size=300, norm_eps=1e-4)
+    write_random_packed(tmp_path / "small", small, random_plan(small, 3.0))
+    widen(tmp_path / "small", tmp_path / "wide", device.QUICK, random_plan(device.QUICK, 3.0))
+    tokens = list(range(20))
+    plain = Engine(Model(tmp_path / "small"), mode="exact").logits(tokens, 20)
+    wide = Engine(Model(tmp_path / "wide"), mode="exact").logits(tokens, 20)
+    assert np.abs(plain).max() > 0.1
+    np.testing.assert_allclose(wide[:, :300], plain, atol=1e-4 * float(np.abs(plain).max()))
+    assert not wide[:, 300:].any()
+    with pytest.raises(ValueError, match="twice as wide"):
+        widen(tmp_path / "small", tmp_path / "other", small, {})
+    with pytest.raises(ValueError, match="d_model must be doubled"):
+        widen(tmp_path / "small", tmp_path / "other", replace(device.QUICK, d_model=256), {})
 
 
 def test_settings_that_cannot_be(tmp_path: Path) -> None:

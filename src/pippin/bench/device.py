@@ -16,18 +16,13 @@ import numpy as np
 
 from pippin.bench import device_shape
 from pippin.bench.device_models import random_plan, write_random_packed
-from pippin.bench.device_shape import BYTES, LIMIT, MAIN, PEER, THREADS, Shape, decode, over, prefill, share
+from pippin.bench.device_shape import BYTES, LIMIT, MAIN, PEER, SHAPES, THREADS, Shape, decode, over, prefill, share
 from pippin.bench.device_texts import TEXTS, Given, speculation, trained
 from pippin.bench.result import Result
 from pippin.device.engine import read_bandwidth
 from pippin.errors import UserError
-from pippin.model.config import PRESETS, ModelConfig
+from pippin.model.config import ModelConfig
 
-SHAPES = {
-    "0.6B": ModelConfig(49_152, 1024, 28, n_heads=16, n_kv_heads=8, d_head=128, d_ff=3072, max_seq_len=1024),
-    "1.7B": ModelConfig(49_152, 2048, 28, n_heads=16, n_kv_heads=8, d_head=128, d_ff=6144, max_seq_len=1024),
-    "3B": replace(PRESETS["afm-on-device"], max_seq_len=1024),
-}
 QUICK = ModelConfig(512, 128, 2, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, max_seq_len=512)
 SHARES = {"0.6B": 0.85, "3B": 0.95}
 SPEEDUPS = {"0.6B": 1.5, "3B": 1.2}
@@ -74,7 +69,6 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     result = Result("device")
     limit_bytes = 1 << 20 if quick else device_shape.LIMIT_BYTES
     print(estimate(shapes, params, read_bandwidth(limit_bytes, THREADS[-1], 3)), file=sys.stderr)
-    costs: list[float] = []
     for name, config in shapes.items():
         shape = Shape(name, config, folder / name, runs, params.prompts, limit_bytes)
         shape.prepare(params.bits, params.peers)
@@ -82,8 +76,8 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
         shape.extras(params.rounds, shape.tokens(params.read_gb * 1e9))
         shape.rows(result)
         aims(result, shape)
-        costs = costs or _pass_costs(result, shape)
-    _texts(result, params, costs, next(iter(shapes)), quick)
+        _pass_costs(result, shape)
+    _texts(result, params, quick)
     return result
 
 
@@ -135,17 +129,15 @@ def _tera(shape: Shape, tokens_per_s: float) -> float:
     return 2e-12 * shape.config.n_matmul_params() * tokens_per_s
 
 
-def _pass_costs(result: Result, shape: Shape) -> list[float]:
-    """Seconds of a pass with 1, 2, ... rows, as when guesses are checked."""
+def _pass_costs(result: Result, shape: Shape) -> None:
+    """Rows for the time of a pass with 1, 2, ... rows, as when guesses are checked."""
     tasks = [{"do": "decode", "threads": THREADS[-1], "tokens": 2}]
     tasks.append({"do": "passes", "threads": THREADS[-1], "rows": PASS_ROWS, "repeats": 9})
-    costs: list[float] = shape.ask([], tasks)[1]
-    for rows, seconds in enumerate(costs, start=1):
+    for rows, seconds in enumerate(shape.ask([], tasks)[1], start=1):
         result.row(shape.name, "ours 3.7, fast", f"pass of {rows} rows", 1e3 * seconds, "ms")
-    return costs
 
 
-def _texts(result: Result, params: Params, costs: list[float], case: str, quick: bool) -> None:
+def _texts(result: Result, params: Params, quick: bool) -> None:
     if not params.texts:
         result.ratio("code edit", "speculative decoding", "none", None, ">=", 1.5, "texts=false")
         return
@@ -159,4 +151,4 @@ def _texts(result: Result, params: Params, costs: list[float], case: str, quick:
         else:
             models = trained(Path(params.runs), params.text_tokens)
         for number, given in enumerate(models):
-            speculation(result, given, costs, case, params.rounds, aim=number == 0)
+            speculation(result, given, params.rounds, aim=number == 0)

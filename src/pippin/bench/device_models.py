@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,17 @@ def random_plan(config: ModelConfig, bits_per_weight: float) -> dict[str, int]:
     return plan
 
 
-def write_random_packed(directory: Path, config: ModelConfig, plan: dict[str, int], seed: int = 0) -> None:
+def write_random_packed(
+    directory: Path, config: ModelConfig, plan: dict[str, int], seed: int = 0, given: Mapping[str, Any] | None = None
+) -> None:
     """Write a packed model (docs/format.md) with uniform codes and normal tables, tensor by tensor.
 
     Args:
         directory: made if missing.
         plan: bits of each projection, "blocks.0.attention.q": 4.
+        given: arrays to write instead, by the tensor's name in the file.
     """
+    given = given or {}
     rng = np.random.default_rng(seed)
     shapes = parameter_shapes(config)
     tensors: list[tuple[str, str, tuple[int, ...], Any]] = []
@@ -70,7 +75,8 @@ def write_random_packed(directory: Path, config: ModelConfig, plan: dict[str, in
     text += b" " * (-(8 + len(text)) % _LINE)
     with atomic_path(directory / "model.safetensors") as temporary, open(temporary, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, dtype, shape, values in tensors:
+        for name, dtype, shape, values in tensors:
+            values = given.get(name, values)
             if values is None:
                 raw = rng.integers(0, 256, math.prod(shape), np.uint8)
                 if dtype == "int8":  # -128 is no code of an embedding

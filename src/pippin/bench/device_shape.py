@@ -9,6 +9,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,9 +19,14 @@ from pippin.bench.device_models import adapter_bytes, random_plan, write_random_
 from pippin.bench.llama_peer import NotInstalledError
 from pippin.bench.result import Result
 from pippin.device.engine import read_bandwidth
-from pippin.model.config import ModelConfig
+from pippin.model.config import PRESETS, ModelConfig
 from pippin.progress import Screen
 
+SHAPES = {
+    "0.6B": ModelConfig(49_152, 1024, 28, n_heads=16, n_kv_heads=8, d_head=128, d_ff=3072, max_seq_len=1024),
+    "1.7B": ModelConfig(49_152, 2048, 28, n_heads=16, n_kv_heads=8, d_head=128, d_ff=6144, max_seq_len=1024),
+    "3B": replace(PRESETS["afm-on-device"], max_seq_len=1024),
+}
 MAIN = "ours 3.7, fast, adapter"
 """The system that the aims are about."""
 PEER = "llama.cpp Q4_0"
