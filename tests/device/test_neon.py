@@ -29,7 +29,8 @@ def same(name: str, a: np.ndarray, b: np.ndarray) -> None:
     assert np.isfinite(a).all(), name
     kind, exact, *_ = name.split()
     if kind == "greedy":
-        assert (a == b).all(), name
+        # In fast mode a random model's answer may turn where a float is rounded to another int8 neighbour.
+        assert exact == "0" or (a == b).all(), name
         return
     # A float that is rounded to the other of two int8 neighbours moves a fast sum by a part of a step of 1 / 127.
     limit = 1e-5 if exact == "1" else FAST_FLOATS if kind == "project" else 2e-2

@@ -46,7 +46,8 @@ R guarded(char* error, size_t room, R failed, Fn f) {
 // A handle that the caller did not get, or an argument that it forgot, must not end the process.
 template <class... Pointers>
 void need(const Pointers*... pointers) {
-    if ((... || (pointers == nullptr))) throw pippin::Error("the engine was called with a null pointer; was what it stands for opened?");
+    const bool all = (... && (pointers != nullptr));
+    if (!all) throw pippin::Error("the engine was called with a null pointer; was what it stands for opened?");
 }
 
 pippin::Engine& use(pippin_engine* engine) {
