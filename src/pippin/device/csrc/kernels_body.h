@@ -36,6 +36,13 @@ PIPPIN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // ---- palettized products ------------------------------------------------------------------------------------------
 
+// Of the row groups that come next, the same place: for one or two tokens a product waits for memory only, and streams of a
+// few pages are too short for the processor's own prefetching (docs/LOG.md).
+template <int M>
+PIPPIN_INLINE void fetch_ahead(const uint8_t* codes) {
+    if constexpr (M <= 2) __builtin_prefetch(codes, 0, 2);
+}
+
 template <int BITS, int G, int M>
 __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const float* scale, const int32_t* start, float* y,
                        int64_t ldy) {
@@ -59,6 +66,7 @@ __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group
         for (int64_t b = 0; b < n; ++b, words += kFields * M) {
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) {
+                fetch_ahead<M>(codes + (g + G) * stride + (block + b) * kBlockBytes);
                 U raw = load<U>(codes + g * stride + (block + b) * kBlockBytes);
 #pragma GCC unroll 4
                 for (int f = 0; f < kFields; ++f) {
@@ -96,6 +104,7 @@ __attribute__((noinline)) static void panel_exact(const Palette& w, int64_t grou
     for (int64_t block = 0; block < w.blocks; ++block, x += 4 * kFields * M) {
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
+            fetch_ahead<M>(codes + (g + G) * stride + block * kBlockBytes);
             U raw = load<U>(codes + g * stride + block * kBlockBytes);
 #pragma GCC unroll 4
             for (int f = 0; f < kFields; ++f) {
