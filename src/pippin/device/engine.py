@@ -49,7 +49,12 @@ class Event(NamedTuple):
 
 
 class Model:
-    """A packed model directory, mapped into memory; several engines can share one.
+    """A packed model directory in memory; several engines can share one.
+
+    Args:
+        directory: see docs/format.md.
+        resident: read the weights into memory of huge pages: faster to read from, by up to a third here, and a change
+            of the file cannot end the process. False maps the file: nothing is copied, several processes share it.
 
     Attributes:
         directory, config: where it is, and its shape.
@@ -59,12 +64,13 @@ class Model:
         UserError: the engine is not built, or a file is missing, damaged or of another format.
     """
 
-    def __init__(self, directory: str | Path) -> None:
+    def __init__(self, directory: str | Path, *, resident: bool = True) -> None:
         self.directory = Path(directory)
         self.config, _ = read_packed_config(directory)
-        self._handle = native.call(
-            "pippin_model_open", str(self.directory / "model.safetensors").encode(), ctypes.byref(_shape(self.config))
-        )
+        shape = _shape(self.config)
+        shape.resident = resident
+        path = str(self.directory / "model.safetensors").encode()
+        self._handle = native.call("pippin_model_open", path, ctypes.byref(shape))
         weakref.finalize(self, native.library().pippin_model_close, self._handle)
         self.bytes_per_token: int = native.library().pippin_model_bytes_per_token(self._handle)
         self._signature = ""

@@ -40,6 +40,7 @@ class Config(Structure):
         *[(name, c_double) for name in (
             "rope_base", "norm_eps", "rope_factor", "rope_low", "rope_high", "rope_original",
         )],
+        ("resident", c_int32), ("unused", c_int32),
     ]  # fmt: skip
 
 

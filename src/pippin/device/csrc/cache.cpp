@@ -14,6 +14,9 @@ PagePool::PagePool(int64_t page_bytes, int64_t n_pages) : page_bytes_(page_bytes
     void* memory = mmap(nullptr, size_t(page_bytes * n_pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED)
         throw Error("kv_tokens: no memory for " + std::to_string(page_bytes * n_pages >> 20) + " MiB of keys and values; ask for fewer");
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, size_t(page_bytes * n_pages), MADV_HUGEPAGE);
+#endif
     memory_ = static_cast<uint8_t*>(memory);
     for (int64_t i = n_pages - 1; i >= 0; --i) {
         pages_[size_t(i)].data = memory_ + i * page_bytes;

@@ -9,7 +9,16 @@ namespace {
 
 constexpr int64_t kLowPiece = 512;    // inputs of A that one chunk takes
 constexpr int64_t kHeadRows = 512;    // rows of the head that one chunk takes
-constexpr int64_t kChunksPerThread = 6;
+
+// Where to cut `groups` row groups for `threads`: long pieces first, which memory likes, short ones last, so that all end
+// together (guided self-scheduling, Polychronopoulos and Kuck 1987). Multiples of `unit`, from 0 to groups.
+void cut(int64_t groups, int threads, int64_t unit, std::vector<int64_t>& cuts) {
+    cuts.assign(1, 0);
+    while (cuts.back() < groups) {
+        const int64_t left = groups - cuts.back();
+        cuts.push_back(threads == 1 ? groups : std::min(groups, cuts.back() + std::max(unit, round_up(left / (2 * threads), unit))));
+    }
+}
 
 }  // namespace
 
@@ -116,11 +125,6 @@ void Forward::multiply(int64_t layer, std::initializer_list<Product> products, b
             if (segment.adapter) width = std::max(width, round_up(segment.adapter->rank, 16));
     const Product* list = products.begin();
     const int64_t n = int64_t(products.size());
-    int64_t groups = 0;
-    for (const Product& product : products) groups += product.w->groups;
-    if (together) groups /= n;
-    const int64_t each = std::max<int64_t>(1, groups / (pool_.threads() * kChunksPerThread));
-    const int64_t chunk = pool_.threads() == 1 ? groups : round_up(each, kernels_.streams);
     auto part = [&](int64_t p, int64_t begin, int64_t end) {
         const Product& product = list[p];
         kernels_.matmul(*product.w, begin, end, packed, product.y, product.ldy);
@@ -138,22 +142,18 @@ void Forward::multiply(int64_t layer, std::initializer_list<Product> products, b
             }
         }
     };
-    if (together) {
-        pool_.run((groups + chunk - 1) / chunk, [&](int64_t i, int) {
-            const int64_t begin = i * chunk, end = std::min(groups, begin + chunk);
-            for (int64_t p = 0; p < n; ++p) part(p, begin, end);
-            after(0, begin * kGroupRows, end * kGroupRows);
-        });
-        return;
+    // Pieces of the first product, then of the second ...; of all at once if they go together.
+    pieces_.clear();
+    for (int64_t p = 0; p < (together ? 1 : n); ++p) {
+        cut(list[p].w->groups, pool_.threads(), kernels_.streams, cuts_);
+        for (size_t i = 1; i < cuts_.size(); ++i) pieces_.push_back({p, cuts_[i - 1], cuts_[i]});
     }
-    int64_t starts[4] = {0};
-    for (int64_t p = 0; p < n; ++p) starts[p + 1] = starts[p] + (list[p].w->groups + chunk - 1) / chunk;
-    pool_.run(starts[n], [&](int64_t i, int) {
-        int64_t p = 0;
-        while (i >= starts[p + 1]) ++p;
-        const int64_t begin = (i - starts[p]) * chunk, end = std::min(list[p].w->groups, begin + chunk);
-        part(p, begin, end);
-        after(p, begin * kGroupRows, end * kGroupRows);
+    // The longest first, whichever product they are of.
+    std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.end - a.begin > b.end - b.begin; });
+    pool_.run(int64_t(pieces_.size()), [&](int64_t i, int) {
+        const Piece& piece = pieces_[size_t(i)];
+        for (int64_t p = piece.product; p < (together ? n : piece.product + 1); ++p) part(p, piece.begin, piece.end);
+        after(piece.product, piece.begin * kGroupRows, piece.end * kGroupRows);
     });
 }
 

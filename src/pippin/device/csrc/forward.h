@@ -56,6 +56,9 @@ private:
         float* y;
         int64_t ldy;
     };
+    struct Piece {
+        int64_t product, begin, end;
+    };
     // Memory of one input of products: packed for them, and plain for the adapters.
     struct Input {
         Activations packed;
@@ -91,6 +94,8 @@ private:
     Input wide_, mixed_in_, ffn_in_, head_in_;
     Buffer<float> low_, low_parts_, scores_, queries_;
     std::vector<const uint8_t*> tiles_;
+    std::vector<Piece> pieces_;
+    std::vector<int64_t> cuts_;
 };
 
 }  // namespace pippin

@@ -65,6 +65,11 @@ struct Isa {
         return to_float((words << (24 - 8 * j)) >> 24);
     }
 
+    PIPPIN_INLINE void to_bytes(I whole, int8_t* p) {
+        int32_t lanes[16];
+        store(lanes, whole);
+        for (int i = 0; i < 16; ++i) p[i] = int8_t(lanes[i]);
+    }
     PIPPIN_INLINE F from_int8(const int8_t* p) {
         __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
         return {{_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))}, {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8)))}};

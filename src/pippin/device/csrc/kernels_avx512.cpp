@@ -72,6 +72,9 @@ struct Isa {
         return {_mm512_permutexvar_ps(index, lut.values)};
     }
 
+    PIPPIN_INLINE void to_bytes(I whole, int8_t* p) {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(whole.v)));
+    }
     PIPPIN_INLINE F from_int8(const int8_t* p) {
         return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
     }

@@ -8,6 +8,7 @@
 //   fma(sums, values, x)        sums[lane] += values[lane] * *x, or x[lane] if x is a vector; the one place where products
 //                               and sums may be one rounding: all else rounds alike on every processor
 //   FloatLut / value(raw, f, j, lut)  input 4 f + j of every row as float
+//   to_bytes(I, p)              sixteen whole numbers from -128 to 127 as bytes
 //   from_int8, from_bf16, from_half(p)  sixteen stored numbers as floats
 //   dot_rows(codes, x)          of each lane four int8 codes (+ kOffset) times four int8 of x, summed
 
@@ -199,16 +200,13 @@ static void pack(Activations& out, const float* x, int64_t ld, int64_t first, in
                 F rounded = parts[i] * by + splat<F>(12582912.0f) - splat<F>(12582912.0f);
                 whole[i] = to_int(rounded), total = total + whole[i];
             }
-            int32_t lanes[kSpan], in_all[16], sum = 0;
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) store(lanes + 16 * i, whole[i]);
+            int32_t in_all[16], sum = 0;
             store(in_all, total);
             for (int i = 0; i < 16; ++i) sum += in_all[i];
-            for (int i = 0; i < kSpan / 4; ++i) {
-                const int32_t* four = lanes + 4 * i;
-                words[(span * (kSpan / 4) + i) * n + m] =
-                    int32_t((four[0] & 255) | (four[1] & 255) << 8 | (four[2] & 255) << 16 | uint32_t(four[3] & 255) << 24);
-            }
+            int8_t bytes[kSpan];
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) Isa::to_bytes(whole[i], bytes + 16 * i);
+            for (int i = 0; i < kSpan / 4; ++i) __builtin_memcpy(words + (span * (kSpan / 4) + i) * n + m, bytes + 4 * i, 4);
             scale[span * n + m] = largest / 127;
             start[span * n + m] = -Isa::kOffset * sum;
         }

@@ -73,6 +73,11 @@ struct Isa {
     PIPPIN_INLINE F four_registers(float32x4_t a, float32x4_t b, float32x4_t c, float32x4_t d) {
         return {{{reinterpret_cast<FPart>(a)}, {reinterpret_cast<FPart>(b)}}, {{reinterpret_cast<FPart>(c)}, {reinterpret_cast<FPart>(d)}}};
     }
+    PIPPIN_INLINE void to_bytes(I whole, int8_t* p) {
+        int32_t lanes[16];
+        store(lanes, whole);
+        for (int i = 0; i < 16; ++i) p[i] = int8_t(lanes[i]);
+    }
     PIPPIN_INLINE F from_int8(const int8_t* p) {
         int8x16_t bytes = vld1q_s8(p);
         int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));

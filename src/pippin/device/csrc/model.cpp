@@ -98,7 +98,7 @@ void Model::read_projection(const std::string& name, int which, Projection& out)
     out.row_scale = out.scales.data();
 }
 
-Model::Model(const std::string& path, const pippin_config& given) : config((check(given), given)), file_(path) {
+Model::Model(const std::string& path, const pippin_config& given) : config((check(given), given)), file_(path, given.resident != 0) {
     embedding = read_table("model.embed_tokens");
     head = config.tied ? embedding : read_table("lm_head");
     norm = read_floats("model.norm.weight", config.d_model);

@@ -29,6 +29,8 @@ typedef struct {
     int32_t rope_before_norm, qk_norm /* 0 none, 1 head, 2 width */, qkv_bias, post_norm, tied, rope_scaled;
     double rope_base, norm_eps;
     double rope_factor, rope_low, rope_high, rope_original; /* if rope_scaled */
+    int32_t resident; /* 1: weights are read into huge pages; 0: they stay in the mapped file */
+    int32_t unused;
 } pippin_config;
 
 typedef struct {

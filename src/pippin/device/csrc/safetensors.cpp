@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 
 #include "error.h"
 #include "json.h"
@@ -38,30 +39,58 @@ const char* type_text(DType dtype) {
     return "another type";
 }
 
+constexpr int64_t kHugePage = 2 << 20;
+
+// The bytes of a file in memory of its own; MAP_FAILED if there are fewer than `size`. Throws std::bad_alloc.
+void* read_all(int file, int64_t size, int64_t reserved) {
+    void* memory = mmap(nullptr, size_t(reserved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+#if defined(MADV_HUGEPAGE)
+    madvise(memory, size_t(reserved), MADV_HUGEPAGE);
+#endif
+    for (int64_t at = 0; at < size;) {
+        const ssize_t count = pread(file, static_cast<char*>(memory) + at, size_t(std::min<int64_t>(size - at, 1 << 30)), at);
+        if (count < 0 && errno == EINTR) continue;
+        if (count <= 0) {
+            munmap(memory, size_t(reserved));
+            return MAP_FAILED;
+        }
+        at += count;
+    }
+    return memory;
+}
+
 }  // namespace
 
-Safetensors::Safetensors(const std::string& path) : path_(path) {
+Safetensors::Safetensors(const std::string& path, bool resident) : path_(path) {
     int file = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused below, not waited for
     if (file < 0) throw Error(path + ": " + std::strerror(errno) + "; is the model whole?");
     struct stat status {};
-    bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode);
+    bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size >= 8;
     size_ = ok ? int64_t(status.st_size) : 0;
-    void* mapped = size_ >= 8 ? mmap(nullptr, size_t(size_), PROT_READ, MAP_PRIVATE, file, 0) : MAP_FAILED;
+    void* memory = MAP_FAILED;
+    if (ok && resident) {
+        reserved_ = (size_ + kHugePage - 1) / kHugePage * kHugePage;
+        memory = read_all(file, size_, reserved_);
+    } else if (ok) {
+        reserved_ = size_;
+        memory = mmap(nullptr, size_t(size_), PROT_READ, MAP_PRIVATE, file, 0);
+    }
     close(file);
-    if (mapped == MAP_FAILED) throw Error(path + ": not a whole safetensors file; fetch or write it again");
-    data_ = static_cast<const uint8_t*>(mapped);
+    if (memory == MAP_FAILED) throw Error(path + ": not a whole safetensors file; fetch or write it again");
+    data_ = static_cast<const uint8_t*>(memory);
     try {
         read_header();
     } catch (const Error& error) {
-        munmap(mapped, size_t(size_));
+        munmap(memory, size_t(reserved_));
         throw Error(path + ": damaged: " + error.what() + "; fetch or write it again");
     } catch (...) {
-        munmap(mapped, size_t(size_));
+        munmap(memory, size_t(reserved_));
         throw;
     }
 }
 
-Safetensors::~Safetensors() { munmap(const_cast<uint8_t*>(data_), size_t(size_)); }
+Safetensors::~Safetensors() { munmap(const_cast<uint8_t*>(data_), size_t(reserved_)); }
 
 void Safetensors::read_header() {
     uint64_t length = 0;

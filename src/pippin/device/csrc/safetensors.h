@@ -1,4 +1,4 @@
-// A safetensors file, mapped and never copied.
+// A safetensors file, mapped, or read into huge pages.
 #pragma once
 #include <cstdint>
 #include <map>
@@ -20,7 +20,8 @@ class Safetensors {
 public:
     // Maps `path` and checks its header: every tensor lies in the file, has the bytes that its shape and type say, and
     // overlaps no other. Throws Error with one line that names the file.
-    explicit Safetensors(const std::string& path);
+    // `resident`: its bytes are read into memory of huge pages, which is faster to read from than a mapped file.
+    explicit Safetensors(const std::string& path, bool resident = false);
     ~Safetensors();
     Safetensors(const Safetensors&) = delete;
     Safetensors& operator=(const Safetensors&) = delete;
@@ -41,7 +42,7 @@ private:
 
     std::string path_;
     const uint8_t* data_ = nullptr;
-    int64_t size_ = 0;
+    int64_t size_ = 0, reserved_ = 0;  // bytes of the file, and of the memory at data_
     std::map<std::string, Tensor> tensors_;
     std::map<std::string, bool> taken_;
 };

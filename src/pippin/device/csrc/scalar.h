@@ -51,6 +51,11 @@ struct Scalar {
         for (int i = 0; i < 16; ++i) lanes[i] = convert(p[i]);
         return load<F>(lanes);
     }
+    PIPPIN_INLINE void to_bytes(I whole, int8_t* p) {
+        int32_t lanes[16];
+        store(lanes, whole);
+        for (int i = 0; i < 16; ++i) p[i] = int8_t(lanes[i]);
+    }
     PIPPIN_INLINE F from_int8(const int8_t* p) {
         return each(p, [](int8_t x) { return float(x); });
     }
