@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pippin.device.engine import Engine, Event, Model, _shape
@@ -121,9 +122,36 @@ def test_a_pipe_is_no_model(directory: Path, tmp_path: Path) -> None:
 
 def test_a_header_that_asks_for_memory(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
-    text = b"[" + b"1," * 2_000_000 + b"1]"
-    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
-    with pytest.raises(UserError, match="more values than a model has"):
+    for text, message in (
+        (b"[" + b"1," * 2_000_000 + b"1]", "more values than a model has"),
+        (b"[" * 5_000_000, "nested too deep"),  # a stack, were each level a call
+    ):
+        (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
+        with pytest.raises(UserError, match=message):
+            Model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "value", "message"),
+    [
+        ("model.norm.weight", "<f4", np.nan, "holds NaN or infinity"),
+        ("model.layers.1.input_layernorm.weight", "<f4", np.inf, "holds NaN or infinity"),
+        ("model.embed_tokens.scale", "<f4", -np.inf, "holds NaN or infinity"),
+        ("model.layers.0.mlp.up_proj.scale", "<f2", np.nan, "holds NaN or infinity"),
+        ("model.layers.0.mlp.up_proj.table", "i1", -128, "must be from -127 to 127"),
+    ],
+)
+def test_values_that_no_model_has(
+    name: str, dtype: str, value: float, message: str, directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    data = bytearray((directory / "model.safetensors").read_bytes())
+    start = 8 + int.from_bytes(data[:8], "little")
+    _, end = json.loads(data[8:start])[name]["data_offsets"]
+    last = np.array(value, dtype).tobytes()
+    data[start + end - len(last) : start + end] = last
+    (tmp_path / "model.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=f"{name}: .*{message}"):
         Model(tmp_path)
 
 
