@@ -131,6 +131,18 @@ def test_a_header_that_asks_for_memory(directory: Path, tmp_path: Path) -> None:
             Model(tmp_path)
 
 
+def test_a_file_larger_than_memory_is_not_read(directory: Path, tmp_path: Path) -> None:
+    """A sparse file is small to send."""
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    size = 2**42
+    text = json.dumps({"huge": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + size)
+    with pytest.raises(UserError, match="tensor missing"):
+        Model(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "value", "message"),
     [

@@ -33,6 +33,7 @@ inline pippin_config read_config(const std::string& path) {
     for (int i = 0; i < 14; ++i) CHECK(std::fscanf(file, "%d", whole + i) == 1);
     double* real = &config.rope_base;
     for (int i = 0; i < 6; ++i) CHECK(std::fscanf(file, "%lf", real + i) == 1);
+    CHECK(std::fscanf(file, "%d", &config.resident) == 1);
     std::fclose(file);
     return config;
 }

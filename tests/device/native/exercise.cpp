@@ -375,12 +375,13 @@ void nonsense(const Paths& paths) {
 
 int main(int argc, char** argv) {
     if (argc != 9) fail("exercise MODEL CONFIG DRAFT DRAFT_CONFIG ADAPTER RANK KERNELS REQUESTS");
-    const Paths paths{argv[1], argv[3], argv[5], read_config(argv[2]), read_config(argv[4]), std::atoi(argv[6]), argv[7]};
+    Paths paths{argv[1], argv[3], argv[5], read_config(argv[2]), read_config(argv[4]), std::atoi(argv[6]), argv[7]};
     const int64_t requests = std::atoll(argv[8]);
     nonsense(paths);
     starve(paths);
     poison(paths);
     for (int32_t exact : {1, 0}) {
+        paths.config.resident = exact;
         pippin_options options = small_options(paths.kernels.c_str());
         options.exact = exact, options.kv = exact ? 0 : 2, options.threads = 3;
         crowd(paths, options, requests);

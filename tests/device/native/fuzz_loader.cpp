@@ -179,7 +179,7 @@ void use(const pippin_model* model, const pippin_adapter* adapter, const pippin_
 int main(int argc, char** argv) {
     if (argc != 7) fail("fuzz_loader MODEL CONFIG ADAPTER RANK SEED COUNT");
     const std::string model_file = read_file(argv[1]), adapter_file = read_file(argv[3]);
-    const pippin_config config = read_config(argv[2]);
+    pippin_config config = read_config(argv[2]);
     const int32_t rank = std::atoi(argv[4]);
     Random random{uint64_t(std::atoll(argv[5]))};
     const int64_t count = std::atoll(argv[6]);
@@ -219,6 +219,7 @@ int main(int argc, char** argv) {
             pippin_adapter_close(adapter);
         } else {
             third.write(mutated(model_file, random));
+            config.resident = int32_t(random.below(2));
             pippin_model* model = pippin_model_open(third.path.c_str(), &config, error, sizeof error);
             if (model == nullptr) {
                 check_refusal(error), ++refused;

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <new>
 
@@ -41,6 +42,17 @@ const char* type_text(DType dtype) {
 
 constexpr int64_t kHugePage = 2 << 20;
 
+// Whether the system has that much memory to give; true where it does not tell.
+bool has_memory(int64_t bytes) {
+    long long kilobytes = -1;
+    if (std::FILE* file = std::fopen("/proc/meminfo", "re")) {
+        char line[128];
+        while (std::fgets(line, sizeof line, file) != nullptr && std::sscanf(line, "MemAvailable: %lld", &kilobytes) != 1) {}
+        std::fclose(file);
+    }
+    return kilobytes < 0 || bytes / 1024 < kilobytes;
+}
+
 // The bytes of a file in memory of its own; MAP_FAILED if there are fewer than `size`. Throws std::bad_alloc.
 void* read_all(int file, int64_t size, int64_t reserved) {
     void* memory = mmap(nullptr, size_t(reserved), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -69,7 +81,7 @@ Safetensors::Safetensors(const std::string& path, bool resident) : path_(path) {
     bool ok = fstat(file, &status) == 0 && S_ISREG(status.st_mode) && status.st_size >= 8;
     size_ = ok ? int64_t(status.st_size) : 0;
     void* memory = MAP_FAILED;
-    if (ok && resident) {
+    if (ok && resident && has_memory(size_)) {
         reserved_ = (size_ + kHugePage - 1) / kHugePage * kHugePage;
         memory = read_all(file, size_, reserved_);
     } else if (ok) {

@@ -20,7 +20,8 @@ class Safetensors {
 public:
     // Maps `path` and checks its header: every tensor lies in the file, has the bytes that its shape and type say, and
     // overlaps no other. Throws Error with one line that names the file.
-    // `resident`: its bytes are read into memory of huge pages, which is faster to read from than a mapped file.
+    // `resident`: its bytes are read into memory of huge pages, which is faster to read from than a mapped file; one that
+    // is larger than the memory that is left is mapped.
     explicit Safetensors(const std::string& path, bool resident = false);
     ~Safetensors();
     Safetensors(const Safetensors&) = delete;
