@@ -1,6 +1,6 @@
 // The kernels, written once. kernels_*.cpp include this inside a namespace, after vec.h and their `Isa`:
 //
-//   kTile, streams(m)           the widest tile, and how many row groups to read side by side for m tokens
+//   kTile, streams(m)           the widest tile, and how many row groups to compute side by side for m tokens
 //   kOffset                     128 if looked-up codes are table values + 128, else 0
 //   Lut<BITS>::make(table)      a group's table, ready for
 //   lookup<BITS>(raw, f, lut)   field f of every byte of a 64-byte block, as bytes
@@ -37,12 +37,9 @@ PIPPIN_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // ---- palettized products ------------------------------------------------------------------------------------------
 
-// Of the row groups that come next, the same place: for one or two tokens a product waits for memory only, and streams of a
-// few pages are too short for the processor's own prefetching (docs/LOG.md).
-template <int M>
-PIPPIN_INLINE void fetch_ahead(const uint8_t* codes) {
-    if constexpr (M <= 2) __builtin_prefetch(codes, 0, 2);
-}
+// For a few tokens a product waits for memory only: one stream of codes at a time, fetched ahead by hand, is read at the
+// speed of a plain read. Integer sums are exact, so a chain of them for each field hides their latency and changes no bit.
+constexpr int kAhead = 1024;
 
 template <int BITS, int G, int M>
 __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group, const int8_t* x, const float* scale, const int32_t* start, float* y,
@@ -56,24 +53,29 @@ __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group
     F total[G][M] = {};
     const int32_t* words = reinterpret_cast<const int32_t*>(x);
     for (int64_t block = 0; block < w.blocks; block += kBlocks) {
-        I sums[G][M];
+        constexpr int kChains = M <= 3 ? kFields : 1;
+        I sums[G][M][kChains];
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
             I from = splat<I>(start[m]);
 #pragma GCC unroll 4
-            for (int g = 0; g < G; ++g) sums[g][m] = from;
+            for (int g = 0; g < G; ++g) {
+                sums[g][m][0] = from;
+#pragma GCC unroll 4
+                for (int f = 1; f < kChains; ++f) sums[g][m][f] = I{};
+            }
         }
         const int64_t n = least(kBlocks, w.blocks - block);
         for (int64_t b = 0; b < n; ++b, words += kFields * M) {
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) {
-                fetch_ahead<M>(codes + (g + G) * stride + (block + b) * kBlockBytes);
+                if constexpr (M <= 3) __builtin_prefetch(codes + g * stride + (block + b) * kBlockBytes + kAhead, 0, 2);
                 U raw = load<U>(codes + g * stride + (block + b) * kBlockBytes);
 #pragma GCC unroll 4
                 for (int f = 0; f < kFields; ++f) {
                     U bytes = Isa::template lookup<BITS>(raw, f, lut[g]);
 #pragma GCC unroll 16
-                    for (int m = 0; m < M; ++m) sums[g][m] = Isa::dot(sums[g][m], bytes, words + f * M + m);
+                    for (int m = 0; m < M; ++m) sums[g][m][f % kChains] = Isa::dot(sums[g][m][f % kChains], bytes, words + f * M + m);
                 }
             }
         }
@@ -81,7 +83,12 @@ __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group
         for (int m = 0; m < M; ++m) {
             F by = splat<F>(scale[m]);
 #pragma GCC unroll 4
-            for (int g = 0; g < G; ++g) total[g][m] = Isa::fma(total[g][m], to_float(sums[g][m]), by);
+            for (int g = 0; g < G; ++g) {
+                I sum = sums[g][m][0];
+#pragma GCC unroll 4
+                for (int f = 1; f < kChains; ++f) sum = sum + sums[g][m][f];
+                total[g][m] = Isa::fma(total[g][m], to_float(sum), by);
+            }
         }
         start += M, scale += M;
     }
@@ -105,7 +112,7 @@ __attribute__((noinline)) static void panel_exact(const Palette& w, int64_t grou
     for (int64_t block = 0; block < w.blocks; ++block, x += 4 * kFields * M) {
 #pragma GCC unroll 4
         for (int g = 0; g < G; ++g) {
-            fetch_ahead<M>(codes + (g + G) * stride + block * kBlockBytes);
+            if constexpr (M <= 2) __builtin_prefetch(codes + (g + G) * stride + block * kBlockBytes, 0, 2);  // the next groups
             U raw = load<U>(codes + g * stride + block * kBlockBytes);
 #pragma GCC unroll 4
             for (int f = 0; f < kFields; ++f) {
@@ -128,19 +135,24 @@ __attribute__((noinline)) static void panel_exact(const Palette& w, int64_t grou
 
 template <int BITS, int M>
 static void tile_product(const Palette& w, int64_t begin, int64_t end, const Activations& x, int64_t first, float* y, int64_t ldy) {
-    constexpr int G = Isa::streams(M);
+    // Exact sums are float sums: their order may not depend on M, so that a token's result knows no neighbours. Several
+    // groups side by side hide the latency there.
     const int64_t spans = first * (x.padded / kSpan);
-    auto panel = [&](auto width, int64_t group) {
-        constexpr int kWidth = decltype(width)::n;
-        if (x.exact)
-            panel_exact<BITS, kWidth, M>(w, group, x.floats + first * x.padded, y + first * ldy, ldy);
-        else
-            panel_fast<BITS, kWidth, M>(w, group, x.bytes + first * x.padded, x.scale + spans,
-                                        x.start + spans, y + first * ldy, ldy);
+    auto run = [&](auto groups, auto panel) {
+        constexpr int G = decltype(groups)::n;
+        int64_t group = begin;
+        for (; group + G <= end; group += G) panel(Number<G>{}, group);
+        for (; group < end; ++group) panel(Number<1>{}, group);
     };
-    int64_t group = begin;
-    for (; group + G <= end; group += G) panel(Number<G>{}, group);
-    for (; group < end; ++group) panel(Number<1>{}, group);
+    if (x.exact)
+        run(Number<Isa::streams(M)>{}, [&](auto width, int64_t group) {
+            panel_exact<BITS, decltype(width)::n, M>(w, group, x.floats + first * x.padded, y + first * ldy, ldy);
+        });
+    else
+        run(Number<(M <= 3 ? 1 : Isa::streams(M))>{}, [&](auto width, int64_t group) {
+            panel_fast<BITS, decltype(width)::n, M>(w, group, x.bytes + first * x.padded, x.scale + spans, x.start + spans,
+                                                    y + first * ldy, ldy);
+        });
 }
 
 template <int BITS>
@@ -264,6 +276,7 @@ static void head_fast(const int8_t* codes, const float* scale, int64_t begin, in
         for (int64_t span = 0; span < spans; ++span) {
             const int8_t* part = from + span * kSpan;
             if (span == whole) __builtin_memcpy(last, part, size_t(x.cols - whole * kSpan)), part = last;
+            __builtin_prefetch(from + span * kSpan + kAhead, 0, 2);
             U raw = load<U>(part);
 #pragma GCC unroll 4
             for (int m = 0; m < M; ++m)
@@ -347,13 +360,18 @@ static void rotate(float* head, const float* cos, const float* sin, int half) {
 }
 
 static void softmax(float* x, int64_t n) {
-    float high = x[0];
-    for (int64_t i = 1; i < n; ++i) high = high > x[i] ? high : x[i];
-    for (int64_t i = 0; i < n; i += 16) store(x + i, exponential(load<F>(x + i) - splat<F>(high)));
-    float total = 0;
-    for (int64_t i = 0; i < n; ++i) total += x[i];
-    const float by = 1 / total;
-    for (int64_t i = 0; i < n; ++i) x[i] *= by;
+    F highs = splat<F>(x[0]);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) highs = larger(highs, load<F>(x + i));
+    float high = maximum(highs);
+    for (; i < n; ++i) high = high > x[i] ? high : x[i];
+    for (i = 0; i < n; i += 16) store(x + i, exponential(load<F>(x + i) - splat<F>(high)));
+    F totals = {};
+    for (i = 0; i + 16 <= n; i += 16) totals = totals + load<F>(x + i);
+    float total = sum(totals);
+    for (; i < n; ++i) total += x[i];
+    const F by = splat<F>(1 / total);
+    for (i = 0; i < n; i += 16) store(x + i, load<F>(x + i) * by);
 }
 
 static double exp_sum(const float* x, int64_t n, float high, float by, float* out) {
@@ -449,19 +467,19 @@ static void mix_columns(const KVShape& shape, const uint8_t* const* tiles, int64
         const uint8_t* values = tiles[page] + shape.half_bytes();
         for (int t = 0; t < kPageTokens; ++t) {
             F value[C];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int c = 0; c < C; ++c) value[c] = stored<KIND>(values, int64_t(t) * width + column + 16 * c);
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m) {
                 const float* by = p + m * ld + page * kPageTokens + t;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
                 for (int c = 0; c < C; ++c) total[m][c] = Isa::fma(total[m][c], value[c], by);
             }
         }
     }
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int c = 0; c < C; ++c) store(out + m * width + column + 16 * c, total[m][c]);
 }
 
@@ -473,8 +491,9 @@ static void mix_of(const KVShape& shape, const uint8_t* const* tiles, int64_t n,
             for (int m = 0; m < M; ++m) store(p + m * ld + page * kPageTokens, load<F>(p + m * ld + page * kPageTokens) * by);
         }
     }
+    constexpr int kColumns = M <= 2 ? 8 : M <= 4 ? 4 : 2;  // sums that fit the registers, and enough of them to hide latency
     int column = 0;
-    for (; column + 32 <= shape.width; column += 32) mix_columns<KIND, M, 2>(shape, tiles, n, p, ld, column, out);
+    for (; column + 16 * kColumns <= shape.width; column += 16 * kColumns) mix_columns<KIND, M, kColumns>(shape, tiles, n, p, ld, column, out);
     for (; column < shape.width; column += 16) mix_columns<KIND, M, 1>(shape, tiles, n, p, ld, column, out);
 }
 
