@@ -126,6 +126,14 @@ def test_estimate_names_systems_and_minutes() -> None:
     assert fewer.startswith("device: 16 systems at 1 shapes")
 
 
+def test_own_time_is_not_that_of_others() -> None:
+    before = device.others_s()
+    if before is None:
+        pytest.skip("this system does not tell")
+    assert before >= 0
+    assert device.others_s() is not None
+
+
 def test_aims_that_were_not_measured_say_why(tmp_path: Path) -> None:
     shape = Shape("3B", device.SHAPES["3B"], tmp_path, tmp_path, (128, 512))
     shape.reasons[PEER] = "cannot be installed: no compiler"

@@ -7,8 +7,10 @@ nearly empty. Every measurement is made in a process of its own, system after sy
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from pippin.bench import device_shape
 from pippin.bench.device_models import random_plan, write_random_packed
 from pippin.bench.device_shape import BYTES, LIMIT, MAIN, PEER, SHAPES, THREADS, Shape, decode, over, prefill, share
 from pippin.bench.device_texts import TEXTS, Given, speculation, trained
-from pippin.bench.result import Result
+from pippin.bench.result import Result, cores
 from pippin.device.engine import read_bandwidth
 from pippin.errors import UserError
 from pippin.model.config import ModelConfig
@@ -26,6 +28,7 @@ from pippin.model.config import ModelConfig
 QUICK = ModelConfig(512, 128, 2, n_heads=4, n_kv_heads=2, d_head=32, d_ff=256, max_seq_len=512)
 SHARES = {"0.6B": 0.85, "3B": 0.95}
 SPEEDUPS = {"0.6B": 1.5, "3B": 1.2}
+_QUIET = 0.05  # of the processors, taken by other programs
 PASS_ROWS = 13  # the engine checks at most twelve guesses at a time
 
 
@@ -70,6 +73,7 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     limit_bytes = 1 << 20 if quick else device_shape.LIMIT_BYTES
     print(estimate(shapes, params, read_bandwidth(limit_bytes, THREADS[-1], 3)), file=sys.stderr)
     for name, config in shapes.items():
+        start, busy = time.perf_counter(), others_s()
         shape = Shape(name, config, folder / name, runs, params.prompts, limit_bytes)
         shape.prepare(params.bits, params.peers)
         shape.rounds(params.rounds, params.read_gb * 1e9)
@@ -77,6 +81,13 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
         shape.rows(result)
         aims(result, shape)
         _pass_costs(result, shape)
+        seconds = time.perf_counter() - start
+        print(f"{name}: done in {seconds:.0f} s", file=sys.stderr)
+        if busy is not None and (after := others_s()) is not None:
+            taken = max(0.0, after - busy) / (seconds * cores())
+            result.row(name, "machine", "processor time taken by other programs", taken, "1")
+            if taken > _QUIET:
+                print(f"{name}: other programs took {taken:.0%} of the processors; measure again", file=sys.stderr)
     _texts(result, params, quick)
     return result
 
@@ -92,6 +103,21 @@ def estimate(shapes: dict[str, ModelConfig], params: Params, bytes_per_s: float)
         seconds += params.rounds * (systems + 8) * sample + systems * float((filled * often).sum())
     minutes = f"about {seconds / 60:.0f} minutes once their files are there"
     return f"device: {systems} systems at {len(shapes)} shapes, {minutes}"
+
+
+def others_s() -> float | None:
+    """Seconds of processor time that other processes have used since the system started; None where nothing tells it.
+
+    llama.cpp's threads wait for each other and fall far behind where a processor is shared, so a run on a busy machine
+    flatters us.
+    """
+    found = Path("/proc/stat")
+    if not found.is_file():
+        return None
+    user, nice, system, _, _, irq, softirq, steal = map(int, found.read_text(encoding="ascii").split()[1:9])
+    own = os.times()
+    ticks = user + nice + system + irq + softirq + steal
+    return ticks / os.sysconf("SC_CLK_TCK") - (own.user + own.system + own.children_user + own.children_system)
 
 
 def aims(result: Result, shape: Shape) -> None:
