@@ -17,7 +17,7 @@ import numpy as np
 from pippin.device import library as native
 from pippin.errors import UserError
 from pippin.interop.directory import read_packed_config
-from pippin.interop.lora import WEIGHTS, base_signature, check_base, read_lora_config
+from pippin.interop.lora import WEIGHTS, base_signature, check_base, read_lora_config, trained_on
 from pippin.model.config import ModelConfig
 
 Mode = Literal["fast", "exact"]
@@ -93,7 +93,8 @@ class Adapter:
         if not directory.is_dir():
             raise UserError(f"{directory}: no such directory; expected an adapter with adapter_config.json")
         self.rank, _, scale = read_lora_config(directory)
-        check_base(directory, model.signature())
+        if trained_on(directory) is not None:  # else another tool wrote it, and the whole base need not be read
+            check_base(directory, model.signature())
         path = str(directory / WEIGHTS).encode()
         self._handle = native.call("pippin_adapter_open", model._handle, path, self.rank, scale)
         weakref.finalize(self, native.library().pippin_adapter_close, self._handle)
