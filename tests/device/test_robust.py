@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -129,6 +130,36 @@ def test_a_header_that_asks_for_memory(directory: Path, tmp_path: Path) -> None:
         (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text)
         with pytest.raises(UserError, match=message):
             Model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.norm.weight", {"shape": [6, 8]}, "F32 [6, 8], but config.json says F32 [48]"),
+        ("model.layers.0.mlp.up_proj.scale", {"dtype": "BF16"}, "BF16 [72], but config.json says F16 [72]"),
+        ("model.layers.0.mlp.up_proj.codes", {"dtype": "I8"}, "I8 [5, 3, 64], but config.json says U8 [5, 3, 64]"),
+        ("model.norm.weight", {"shape": [47]}, "has other bytes than its shape says"),
+        ("model.norm.weight", {"shape": [2**52, 2**52]}, "is too large"),
+        ("model.norm.weight", {"dtype": "F64"}, "another type [48], but config.json says F32 [48]"),
+        ("model.norm.weight", {"data_offsets": [0, 192]}, "two of its tensors overlap"),
+        ("model.norm.weight", {"data_offsets": [2**40, 2**40 + 192]}, "lies outside of the file"),
+        ("model.norm.weight", {"data_offsets": [192, 0]}, "lies outside of the file"),
+        ("model.norm.weight", {"data_offsets": [0]}, "has no shape or no place"),
+    ],
+)
+def test_headers_that_do_not_fit(
+    name: str, change: dict[str, Any], message: str, directory: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes((directory / "config.json").read_bytes())
+    data = (directory / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header[name] |= change
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 64)
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+    with pytest.raises(UserError, match=re.escape(message)):
+        Model(tmp_path)
 
 
 def test_a_file_larger_than_memory_is_not_read(directory: Path, tmp_path: Path) -> None:

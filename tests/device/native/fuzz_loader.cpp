@@ -16,7 +16,7 @@
 // are in memory that ends where they end, watched on both sides, and that is missed if it is not given back.
 static std::set<void*> files;
 
-extern "C" void* mmap(void* at, size_t size, int rights, int flags, int file, off_t offset) noexcept {
+extern "C" __attribute__((visibility("default"))) void* mmap(void* at, size_t size, int rights, int flags, int file, off_t offset) noexcept {
     if (file < 0) return reinterpret_cast<void*>(syscall(SYS_mmap, at, size, rights, flags, file, offset));
     void* memory = std::malloc(size);
     if (memory == nullptr || pread(file, memory, size, 0) != ssize_t(size)) fail("a file cannot be read");
@@ -24,7 +24,7 @@ extern "C" void* mmap(void* at, size_t size, int rights, int flags, int file, of
     return memory;
 }
 
-extern "C" int munmap(void* memory, size_t size) noexcept {
+extern "C" __attribute__((visibility("default"))) int munmap(void* memory, size_t size) noexcept {
     if (files.erase(memory) == 0) return int(syscall(SYS_munmap, memory, size));
     std::free(memory);
     return 0;
@@ -63,10 +63,12 @@ void mutate_header(std::string& file, Random& random) {
         if (file[i] >= '0' && file[i] <= '9' && (file[i - 1] == '[' || file[i - 1] == ',')) numbers.push_back(i);
         if (file[i] == '"') quotes.push_back(i);
     }
-    switch (random.below(6)) {
-        case 0: {  // another number, from the list or near the old one
+    switch (random.below(7)) {
+        case 0: {  // another number, from the list or near the old one; often of the last tensor, behind which is nothing
             if (numbers.empty()) return;
-            const size_t at = numbers[size_t(random.below(int64_t(numbers.size())))];
+            size_t at = numbers[size_t(random.below(int64_t(numbers.size())))];
+            const size_t last = file.find("," + std::to_string(file.size() - end) + "]");
+            if (last < end && random.below(2)) at = *(std::upper_bound(numbers.begin(), numbers.end(), last + 1) - (random.below(2) ? 1 : 2));
             size_t n = 0;
             while (at + n < end && file[at + n] >= '0' && file[at + n] <= '9') ++n;
             std::string with = kNumbers[random.below(std::size(kNumbers))];
@@ -86,7 +88,16 @@ void mutate_header(std::string& file, Random& random) {
             const std::string with = file.substr(quotes[b], quotes[b + 1] - quotes[b]);
             return splice(file, quotes[a], quotes[a + 1] - quotes[a], with, random);
         }
-        case 4: {  // a part left out
+        case 4: {  // two texts exchanged: tensors of other types and shapes under each other's names
+            if (quotes.size() < 4) return;
+            size_t a = size_t(random.below(int64_t(quotes.size()) / 2)) * 2, b = size_t(random.below(int64_t(quotes.size()) / 2)) * 2;
+            if (a > b) std::swap(a, b);
+            const std::string first = file.substr(quotes[a], quotes[a + 1] - quotes[a]), second = file.substr(quotes[b], quotes[b + 1] - quotes[b]);
+            if (a == b) return;
+            file.replace(quotes[b], second.size(), first), file.replace(quotes[a], first.size(), second);
+            return;
+        }
+        case 5: {  // a part left out
             const size_t from = 8 + size_t(random.below(int64_t(end - 8)));
             return splice(file, from, std::min<size_t>(end - from, size_t(random.below(120))), "", random);
         }
@@ -100,7 +111,13 @@ std::string mutated(const std::string& whole, Random& random) {
     for (int64_t n = 1 + random.below(3); n > 0; --n) {
         const size_t header = std::min(file.size(), 8 + size_t(header_length(whole)));
         switch (random.below(10)) {
-            case 0: file.resize(random.below(4) ? size_t(random.below(int64_t(file.size()) + 1)) : header); break;
+            case 0:
+                file.resize(random.below(4) ? size_t(random.below(int64_t(file.size()) + 1)) : header);
+                if (file.size() <= header && random.below(2)) {  // a whole header that breaks off
+                    if (random.below(2)) file += random.below(2) ? "\"\\u0" : "\"\\";
+                    set_length(file, file.size() - 8);
+                }
+                break;
             case 1: file.append(size_t(random.below(300)), char(random.next())); break;
             case 2: {
                 const uint64_t lengths[] = {0, 1, file.size() - 8, file.size(), uint64_t(1) << 32, ~uint64_t(0), uint64_t(1) << 63, header_length(file) + uint64_t(random.below(65)) - 32};
@@ -197,6 +214,7 @@ int main(int argc, char** argv) {
     memory.write(model_file);
     pippin_model* base = pippin_model_open(memory.path.c_str(), &config, error, sizeof error);
     if (base == nullptr) fail("the unchanged model: %s", error);
+    CHECK(files.size() == 1);
     Memory second;
     second.write(adapter_file);
     pippin_adapter* plain = pippin_adapter_open(base, second.path.c_str(), rank, 0.5f, error, sizeof error);
