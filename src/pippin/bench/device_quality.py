@@ -134,12 +134,12 @@ def _perplexity(
         count = sum(len(text) - 1 for text in documents_)
         with torch.inference_mode():
             reference = -sum(_torch_score(torch_model, text) for text in documents_) / count
-        result.row(source, "torch, float32", "perplexity", math.exp(reference), "")
+        result.row(source, "torch, float32", "perplexity", math.exp(reference), "per token")
         for mode, kv in settings:
             engine = Engine(model, mode=mode, kv=kv, threads=1)
             loss = -sum(float(engine.score(text, adapter).sum()) for text in documents_) / count
             system = f"ours, {mode}, {kv} keys and values"
-            result.row(source, system, "perplexity", math.exp(loss), "")
+            result.row(source, system, "perplexity", math.exp(loss), "per token")
             aim = {"exact": 1e-4, "fast": 0.01 if kv == "int8" else 0.005}[mode]
             result.ratio(f"{source}/{mode}/{kv}", "perplexity above torch's", "torch, float32",
                          math.expm1(loss - reference), "<=", aim)  # fmt: skip
