@@ -275,7 +275,7 @@ _RATE: list[float] = []
 def _estimate_s(flops: float, other_s: float) -> float:
     """Seconds here: FLOPs at 35 % (seen for small models) of this machine's bfloat16 matmul rate, and the rest."""
     if flops and not _RATE:
-        from pippin.bench.matmul import matmul_flops_per_s
+        from pippin.training.chips import matmul_flops_per_s
 
         _RATE.append(matmul_flops_per_s())
     return other_s + (flops / (0.35 * _RATE[0]) if flops else 0.0)

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 
-from pippin.bench.matmul import matmul_flops_per_s
 from pippin.bench.result import Result
 from pippin.errors import UserError
 from pippin.interop.layouts import hf_name, to_hf_config
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Targets
 from pippin.model.transformer import Transformer
+from pippin.training.chips import matmul_flops_per_s
 from pippin.training.optimizer import RMSPropMomentum, param_groups
 
 SIZES = {
