@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +18,7 @@ from pippin.model.host_memory import keep_freed_memory
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context
 from pippin.training import checkpoint
+from pippin.training.adamw import AdamW
 from pippin.training.optimizer import RMSPropMomentum, param_groups
 from pippin.training.schedule import constant, warmup_cosine
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pippin.model.config import ModelConfig
 
 LossFunction = Callable[[Batch, int], Loss]
+OPTIMIZERS = {"rmsprop": RMSPropMomentum, "adamw": AdamW}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class TrainSpec:
     """The numbers of one training stage. Defaults are the report's for core pre-training (afm 4.5-4.8, 4.16-4.21).
 
     `batch_size` counts rows of `seq_len` tokens; `lr` is the peak; `floor` is the schedule's end as a fraction of it;
-    `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps.
+    `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps; `optimizer` is the
+    report's, or the AdamW that it is compared with.
     """
 
     steps: int
@@ -49,12 +52,15 @@ class TrainSpec:
     log_every: int = 10
     eval_every: int = 100
     checkpoint_every: int = 100
+    optimizer: Literal["rmsprop", "adamw"] = field(default="rmsprop", metadata={"later": True})
 
     def check(self) -> None:
         """Raise UserError for values out of range; called when the graph is built, after all overrides."""
         for name in ("steps", "batch_size", "seq_len", "base_width", "log_every", "eval_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.optimizer not in OPTIMIZERS:
+            raise UserError(f"optimizer={self.optimizer}: must be one of {', '.join(OPTIMIZERS)}")
         if not self.lr > 0:
             raise UserError(f"lr={self.lr}: must be above 0")
         for name in ("floor", "weight_decay", "z_loss"):
@@ -105,7 +111,9 @@ def fit(
     """
     keep_freed_memory()
     parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    optimizer = RMSPropMomentum(param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay)
+    optimizer = OPTIMIZERS[spec.optimizer](
+        param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay
+    )
     names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
     start, applied = _restore(module, parameters, optimizer, ctx)
     if ctx.compile:
@@ -159,7 +167,7 @@ def _finite(value: float) -> float:
 def _save(
     parameters: dict[str, nn.Parameter],
     names: dict[torch.Tensor, str],
-    optimizer: RMSPropMomentum,
+    optimizer: RMSPropMomentum | AdamW,
     ctx: Context,
     step: int,
     applied: int,
@@ -171,7 +179,7 @@ def _save(
 
 
 def _restore(
-    module: nn.Module, parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum, ctx: Context
+    module: nn.Module, parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum | AdamW, ctx: Context
 ) -> tuple[int, int]:
     """Copy the latest good state into place; returns (first step to run, steps applied so far)."""
     state, damaged = checkpoint.load_latest(ctx.dir / "checkpoint")
