@@ -158,7 +158,13 @@ class Context:
         self.dir = graph.directory(graph.stages[name])
         self.screen = screen
         self.results: dict[str, Any] = {}
+        self.keep_checkpoints = False  # when the stage is done
         self._board: _Board | None = None
+
+    @property
+    def id(self) -> str:
+        """The stage's Merkle id."""
+        return self._graph.id(self._graph.stages[self.name])
 
     def out(self, kind: str) -> Path:
         """The directory for an artifact of this kind (`model`, `tokens`, ...), created when missing."""
@@ -408,7 +414,8 @@ class Graph:
             record |= {"seconds": round(time.perf_counter() - start, 3), "results": ctx.results}
             files.write_json(directory / "stage.json", record)
             files.write_json(directory / "DONE", {"format_version": FORMAT_VERSION, "files": _manifest(directory)})
-            shutil.rmtree(directory / "checkpoint", ignore_errors=True)  # last: until DONE it may still be needed
+            if not ctx.keep_checkpoints:  # last: until DONE they may still be needed
+                shutil.rmtree(directory / "checkpoint", ignore_errors=True)
         return ctx.results
 
 

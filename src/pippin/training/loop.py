@@ -16,9 +16,9 @@ from pippin.errors import UserError
 from pippin.model.cross_entropy import Loss
 from pippin.model.host_memory import keep_freed_memory
 from pippin.model.transformer import Transformer
-from pippin.pipeline import Context
-from pippin.training import checkpoint
+from pippin.pipeline import Context, canonical
 from pippin.training.adamw import AdamW
+from pippin.training.checkpoint import Checkpoints
 from pippin.training.optimizer import RMSPropMomentum, param_groups
 from pippin.training.schedule import constant, warmup_cosine
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pippin.model.config import ModelConfig
 
 LossFunction = Callable[[Batch, int], Loss]
+_RANDOM = "random.cpu"  # the generator's state
 OPTIMIZERS = {"rmsprop": RMSPropMomentum, "adamw": AdamW}
 
 
@@ -34,8 +35,9 @@ class TrainSpec:
     """The numbers of one training stage. Defaults are the report's for core pre-training (afm 4.5-4.8, 4.16-4.21).
 
     `batch_size` counts rows of `seq_len` tokens; `lr` is the peak; `floor` is the schedule's end as a fraction of it;
-    `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps; `optimizer` is the
-    report's, or the AdamW that it is compared with.
+    `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps; checkpoints of
+    multiples of `keep_every` stay when the stage is done (0: none); `optimizer` is the report's, or the AdamW that it
+    is compared with.
     """
 
     steps: int
@@ -52,6 +54,7 @@ class TrainSpec:
     log_every: int = 10
     eval_every: int = 100
     checkpoint_every: int = 100
+    keep_every: int = field(default=0, metadata={"later": True})
     optimizer: Literal["rmsprop", "adamw"] = field(default="rmsprop", metadata={"later": True})
 
     def check(self) -> None:
@@ -59,6 +62,8 @@ class TrainSpec:
         for name in ("steps", "batch_size", "seq_len", "base_width", "log_every", "eval_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.keep_every < 0:
+            raise UserError(f"keep_every={self.keep_every}: must be at least 0")
         if self.optimizer not in OPTIMIZERS:
             raise UserError(f"optimizer={self.optimizer}: must be one of {', '.join(OPTIMIZERS)}")
         if not self.lr > 0:
@@ -114,49 +119,50 @@ def fit(
     optimizer = OPTIMIZERS[spec.optimizer](
         param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay
     )
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in parameters.items()}
-    start, applied = _restore(module, parameters, optimizer, ctx)
-    if ctx.compile:
-        for part in module.modules():
-            if isinstance(part, Transformer):
-                for block in part.blocks:
-                    block.compile()
-    skipped_on_end, seen_s, seen_tokens = 0, time.perf_counter(), 0
-    with ctx.track(spec.steps, initial=start) as bar:
-        for step in range(start, spec.steps):
-            batch = batches(step)
-            loss = loss_function(batch, step)
-            if loss.count == 0:
-                raise UserError(
-                    f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}"
-                )
-            (loss.total / loss.count).backward()
-            info = optimizer.step(spec.multiplier(applied))
-            optimizer.zero_grad(set_to_none=True)
-            applied += not info.skipped
-            skipped_on_end = skipped_on_end + 1 if info.skipped else 0
-            if info.skipped:
-                ctx.say(f"step {step} skipped: gradient norm {info.grad_norm:.3g}; nothing was changed")
-            if skipped_on_end >= 50:
-                raise UserError(f"{ctx.name}: 50 steps on end were skipped; lower lr={spec.lr} or check the data")
-            seen_tokens += batch.tokens.numel()
-            last = step + 1 == spec.steps
-            if (step + 1) % spec.log_every == 0 or last:
-                now = time.perf_counter()
-                nll = float(loss.nll / loss.count)
-                rate = seen_tokens / (now - seen_s)
-                ctx.log(
-                    step, loss=nll, grad_norm=_finite(info.grad_norm), lr=spec.lr * spec.multiplier(applied),
-                    tokens_per_s=round(rate, 1),
-                )  # fmt: skip
-                bar.advance(0, loss=nll, tok_s=rate)
-                seen_s, seen_tokens = now, 0
-            bar.advance(1)
-            if heldout is not None and ((step + 1) % spec.eval_every == 0 or last):
-                ctx.log(step, **heldout())
-                seen_s, seen_tokens = time.perf_counter(), 0
-            if (step + 1) % spec.checkpoint_every == 0 and not last:
-                _save(parameters, names, optimizer, ctx, step + 1, applied)
+    with Checkpoints(ctx.dir / "checkpoint", keep_every=spec.keep_every) as checkpoints:
+        start, applied = _restore(checkpoints, _state(parameters, optimizer), ctx)
+        if ctx.compile:
+            for part in module.modules():
+                if isinstance(part, Transformer):
+                    for block in part.blocks:
+                        block.compile()
+        skipped_on_end, seen_s, seen_tokens = 0, time.perf_counter(), 0
+        with ctx.track(spec.steps, initial=start) as bar:
+            for step in range(start, spec.steps):
+                batch = batches(step)
+                loss = loss_function(batch, step)
+                if loss.count == 0:
+                    raise UserError(
+                        f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}"
+                    )
+                (loss.total / loss.count).backward()
+                info = optimizer.step(spec.multiplier(applied))
+                optimizer.zero_grad(set_to_none=True)
+                applied += not info.skipped
+                skipped_on_end = skipped_on_end + 1 if info.skipped else 0
+                if info.skipped:
+                    ctx.say(f"step {step} skipped: gradient norm {info.grad_norm:.3g}; nothing was changed")
+                if skipped_on_end >= 50:
+                    raise UserError(f"{ctx.name}: 50 steps on end were skipped; lower lr={spec.lr} or check the data")
+                seen_tokens += batch.tokens.numel()
+                last = step + 1 == spec.steps
+                if (step + 1) % spec.log_every == 0 or last:
+                    now = time.perf_counter()
+                    nll = float(loss.nll / loss.count)
+                    rate = seen_tokens / (now - seen_s)
+                    ctx.log(
+                        step, loss=nll, grad_norm=_finite(info.grad_norm), lr=spec.lr * spec.multiplier(applied),
+                        tokens_per_s=round(rate, 1),
+                    )  # fmt: skip
+                    bar.advance(0, loss=nll, tok_s=rate)
+                    seen_s, seen_tokens = now, 0
+                bar.advance(1)
+                if heldout is not None and ((step + 1) % spec.eval_every == 0 or last):
+                    ctx.log(step, **heldout())
+                    seen_s, seen_tokens = time.perf_counter(), 0
+                if (step + 1) % spec.checkpoint_every == 0 and not last:
+                    _save(checkpoints, _state(parameters, optimizer), module, ctx, step + 1, applied)
+    ctx.keep_checkpoints = spec.keep_every > 0
     ctx.result(train_tokens=spec.tokens, skipped_steps=spec.steps - applied)
 
 
@@ -164,40 +170,42 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else -1.0
 
 
+def _state(parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum | AdamW) -> dict[str, torch.Tensor]:
+    """Every tensor of the training state by name: the trained parameters and what the optimizer keeps for each."""
+    tensors: dict[str, torch.Tensor] = {f"parameter.{name}": p for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    return tensors
+
+
 def _save(
-    parameters: dict[str, nn.Parameter],
-    names: dict[torch.Tensor, str],
-    optimizer: RMSPropMomentum | AdamW,
+    checkpoints: Checkpoints,
+    state: dict[str, torch.Tensor],
+    module: nn.Module,
     ctx: Context,
     step: int,
     applied: int,
 ) -> None:
-    tensors = {f"parameter.{name}": p for name, p in parameters.items()}
-    for parameter, state in optimizer.state.items():
-        tensors.update({f"{key}.{names[parameter]}": value for key, value in state.items()})
-    checkpoint.save(ctx.dir / "checkpoint", step, tensors, {"applied": applied})
+    """Begin to save the state after `step` steps, of which `applied` changed something.
+
+    The data's position is the step itself (a batch is a function of seed and step) and the stage's id, which has the
+    seed, the data and the schedule in it; the schedule's is `applied`.
+    """
+    models = {name: canonical(part.config) for name, part in module.named_modules() if isinstance(part, Transformer)}
+    meta = {"stage": ctx.name, "id": ctx.id, "step": step, "applied": applied, "models": models}
+    checkpoints.save(step, state | {_RANDOM: torch.get_rng_state()}, meta)
 
 
-def _restore(
-    module: nn.Module, parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum | AdamW, ctx: Context
-) -> tuple[int, int]:
-    """Copy the latest good state into place; returns (first step to run, steps applied so far)."""
-    state, damaged = checkpoint.load_latest(ctx.dir / "checkpoint")
-    for path in damaged:
-        ctx.say(f"checkpoint set aside as {path.name}: its digest is wrong; using the one before")
-    if state is None:
+def _restore(checkpoints: Checkpoints, state: dict[str, torch.Tensor], ctx: Context) -> tuple[int, int]:
+    """Copy the newest good state into place; returns (first step to run, steps applied so far)."""
+    random = torch.get_rng_state()
+    found, damaged = checkpoints.restore(state | {_RANDOM: random})
+    for path, why in damaged.items():
+        ctx.say(f"checkpoint set aside as {path.name}: {why}; using the one before")
+    if found is None:
         ctx.rewind_metrics(0)
         return 0, 0
-    by_key: dict[str, dict[str, torch.Tensor]] = {}
-    for name, tensor in state.tensors.items():
-        key, parameter_name = name.split(".", 1)
-        by_key.setdefault(key, {})[parameter_name] = tensor
-    with torch.no_grad():
-        for name, tensor in by_key.pop("parameter").items():
-            parameters[name].copy_(tensor)
-    for key, values in by_key.items():
-        for name, tensor in values.items():
-            optimizer.state[parameters[name]][key] = tensor
-    ctx.rewind_metrics(state.meta["step"])
-    ctx.say(f"resumed at step {state.meta['step']}")
-    return state.meta["step"], state.meta["applied"]
+    torch.set_rng_state(random)
+    ctx.rewind_metrics(found.step)
+    ctx.say(f"resumed at step {found.step}")
+    return found.step, found.meta["applied"]
