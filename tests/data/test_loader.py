@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from pathlib import Path
 
@@ -13,30 +14,36 @@ from hypothesis import strategies as st
 
 from pippin.data.loader import IGNORE, Batch, EvalReader, Loader, pack_bins
 from pippin.data.mixture import BLOCK_ROWS, Mixture, derive, hash64, permute, quotas
-from pippin.data.packing import TokenSet, TokenWriter
+from pippin.data.packing import SHARD_TOKENS, TokenSet, TokenWriter
 from pippin.errors import UserError
 
 EOS = 1
 
 
+FIELDS = ("tokens", "targets", "positions", "segment_ids")
+
+
 def same(a: Batch, b: Batch) -> bool:
-    names = ("tokens", "targets", "positions", "segment_ids")
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in FIELDS)
 
 
-@pytest.fixture(scope="module")
-def three_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_sources(directory: Path, shard_tokens: int = SHARD_TOKENS, masked: str = "") -> Path:
     """Sources a, b, c: every token of a source is unique and tells its source (a: 1xxxx, b: 2xxxx, c: 3xxxx)."""
-    directory = tmp_path_factory.mktemp("tokens")
     rng = np.random.default_rng(0)
-    with TokenWriter(directory, 40_000, EOS) as writer:
+    with TokenWriter(directory, 40_000, EOS, shard_tokens) as writer:
         for source, base in (("a", 10_000), ("b", 20_000), ("c", 30_000)):
             at = base
             for _ in range(120):
                 length = int(rng.integers(1, 60))
-                writer.add(source, "train", range(at, at + length), 3 * length)
+                mask = [int(k % 3 > 0) for k in range(length)] if source == masked else None
+                writer.add(source, "train", range(at, at + length), 3 * length, mask)
                 at += length
     return directory
+
+
+@pytest.fixture(scope="module")
+def three_sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sources(tmp_path_factory.mktemp("tokens"))
 
 
 # mixture
@@ -162,13 +169,17 @@ def test_every_token_is_a_target_once_an_epoch_and_sees_only_its_document(three_
     n_rows = -(-stream.n_tokens // seq_len)
     loader = Loader(three_sources, {"a": 1}, "train", seq_len, n_rows, seed=5)
     document_of = dict(
-        zip(stream.tokens.tolist(), np.repeat(np.arange(120), np.diff(stream.starts)).tolist(), strict=True)
+        zip(
+            stream.read(0, stream.n_tokens).tolist(),
+            np.repeat(np.arange(120), np.diff(stream.starts)).tolist(),
+            strict=True,
+        )
     )
     orders = []
     for step in range(2):
         batch = loader.batch(step)
         learnt = batch.targets != IGNORE
-        assert Counter(batch.targets[learnt].tolist()) == Counter(stream.tokens.tolist())
+        assert Counter(batch.targets[learnt].tolist()) == Counter(stream.read(0, stream.n_tokens).tolist())
         assert torch.equal(learnt, batch.segment_ids > 0)
         orders.append(batch.targets[:, 0].tolist())
         for tokens, targets, positions, segments in zip(
@@ -216,11 +227,36 @@ def test_any_number_of_readers_sees_the_same_global_batch(three_sources: Path, m
         for readers in (2, 3, 4, 12):
             share = 12 // readers
             parts = [loader.rows(step, rank * share, (rank + 1) * share) for rank in range(readers)]
-            joined = Batch(*(torch.cat([getattr(p, n) for p in parts]) for n in vars(whole)))
+            joined = Batch(*(torch.cat([getattr(p, n) for p in parts]) for n in FIELDS))
             assert same(joined, whole)
     assert len(loader.rows(0, 3, 3).tokens) == 0
     with pytest.raises(ValueError, match="outside the batch of 12"):
         loader.rows(0, 0, 13)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("windows", "810dbc63bc798d9b"), ("bins", "409c4b232e9a1461")])
+def test_batches_are_pinned_whatever_the_shards(mode: str, expected: str, tmp_path: Path) -> None:
+    """The digest is of the batches of the first version, which knew no shards."""
+    for number, shard_tokens in enumerate((SHARD_TOKENS, 1_000, 100, 1)):  # 1: a shard for every document
+        directory = write_sources(tmp_path / str(number), shard_tokens, masked="c")
+        loader = Loader(directory, {"a": 0.5, "b": 0.3, "c": 0.2}, "train", 32, 8, 1, mode)  # type: ignore[arg-type]
+        found = hashlib.sha256()
+        for step in range(0, 300, 7):
+            batch = loader.batch(step)
+            for name in FIELDS:
+                found.update(getattr(batch, name).numpy().tobytes())
+        assert found.hexdigest()[:16] == expected, shard_tokens
+
+
+def test_evaluation_is_the_same_whatever_the_shards(tmp_path: Path) -> None:
+    readers = [
+        EvalReader(write_sources(tmp_path / str(size), size, masked="c"), source, "train", 16, 4)
+        for source in "ac"
+        for size in (SHARD_TOKENS, 70)
+    ]
+    for whole, cut in (readers[:2], readers[2:]):
+        assert (whole.n_documents, whole.n_tokens, whole.n_bytes) == (cut.n_documents, cut.n_tokens, cut.n_bytes)
+        assert all(same(a, b) for a, b in zip(whole, cut, strict=True))
 
 
 @pytest.mark.parametrize("mode", ["windows", "bins"])
@@ -301,7 +337,7 @@ def test_bins_by_hand(tmp_path: Path) -> None:
 
 def test_bins_never_cut_a_document_and_visit_all_in_an_epoch(three_sources: Path) -> None:
     stream = TokenSet(three_sources).open("b", "train")
-    whole = {tuple(stream.tokens[a:b].tolist()) for a, b in zip(stream.starts, stream.starts[1:], strict=False)}
+    whole = {tuple(stream.read(a, b).tolist()) for a, b in zip(stream.starts, stream.starts[1:], strict=False)}
     loader = Loader(three_sources, {"b": 1}, "train", 40, 1, 9, mode="bins")
     too_long = {document for document in whole if len(document) > 41}
     assert loader.dropped == {"b": len(too_long)}
@@ -340,12 +376,12 @@ def test_evaluation_counts_every_token_once_with_context(three_sources: Path, se
         counted += batch.targets[learnt].tolist()
         # All but the first seq_len tokens of a document are predicted with at least half a row of context.
         fresh = learnt & (batch.tokens != EOS)
-        starts = {int(t) for t in stream.tokens[stream.starts[:-1]]}
+        starts = {int(stream.read(at, at + 1)[0]) for at in stream.starts[:-1].tolist()}
         for row, column in fresh.nonzero().tolist():
             position = int(batch.positions[row, column])
             first = int(batch.targets[row, column - position])
             assert position >= seq_len // 2 or first in starts or int(batch.tokens[row, column - position]) == EOS
-    assert counted == stream.tokens.tolist()
+    assert counted == stream.read(0, stream.n_tokens).tolist()
     assert sum(len(batch.tokens) for batch in reader) == sum(len(batch.tokens) for batch in reader)  # again
 
 

@@ -34,18 +34,21 @@ class Batch:
         targets: what to predict at each position; -100 where nothing is learnt.
         positions: 0, 1, ... within each segment.
         segment_ids: 1, 2, ... per row; 0 is padding. Positions attend only within their segment.
+        labels: what a teacher would predict at each position, -100 where nothing is learnt; None: no teacher was asked.
     """
 
     tokens: torch.Tensor
     targets: torch.Tensor
     positions: torch.Tensor
     segment_ids: torch.Tensor
+    labels: torch.Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
         return Batch(
-            self.tokens.to(device), self.targets.to(device), self.positions.to(device), self.segment_ids.to(device)
-        )
+            self.tokens.to(device), self.targets.to(device), self.positions.to(device), self.segment_ids.to(device),
+            None if self.labels is None else self.labels.to(device),
+        )  # fmt: skip
 
 
 class _Rows:
@@ -94,12 +97,12 @@ class _Windows:
         rows.targets[row, :used] = tokens[-used:]
         rows.tokens[row, :used] = tokens[:used] if start else np.append(self.eos_id, tokens[:-1])
         # A segment is where the *targets* are of one document: the <eos> before a document is its first input.
-        first, last = np.searchsorted(stream.starts, (start, stop))
         rows.begins[row, 0] = True
-        rows.begins[row, stream.starts[first:last] - start] = True
+        rows.begins[row, stream.starts_within(start, stop) - start] = True
         rows.used[row] = used
-        if stream.mask is not None:
-            rows.targets[row, :used][stream.mask[start:stop] == 0] = IGNORE
+        mask = stream.read_mask(start, stop)
+        if mask is not None:
+            rows.targets[row, :used][mask == 0] = IGNORE
 
 
 class _Bins:
@@ -116,8 +119,9 @@ class _Bins:
         self.documents = documents
         self.n_rows = len(self.bins)
         learnt = lengths
-        if stream.mask is not None:  # less the first token of each, which nothing predicts here
-            learnt = np.add.reduceat(stream.mask, starts[:-1], dtype=np.int64) - stream.mask[starts[:-1]]
+        mask = stream.read_mask(0, stream.n_tokens)
+        if mask is not None:  # less the first token of each, which nothing predicts here
+            learnt = np.add.reduceat(mask, starts[:-1], dtype=np.int64) - mask[starts[:-1]]
         self.n_targets = int(learnt[documents].sum())
 
     def fill(self, index: int, rows: _Rows, row: int) -> None:
@@ -129,8 +133,9 @@ class _Bins:
             part = slice(at, at + len(tokens) - 1)
             rows.tokens[row, part] = tokens[:-1]
             rows.targets[row, part] = tokens[1:]
-            if stream.mask is not None:
-                rows.targets[row, part][stream.mask[start + 1 : stop] == 0] = IGNORE
+            mask = stream.read_mask(start + 1, stop)
+            if mask is not None:
+                rows.targets[row, part][mask == 0] = IGNORE
             rows.begins[row, at] = True
             at = part.stop
         rows.used[row] = at
@@ -196,6 +201,7 @@ class Loader:
         seq_len: T.
         batch_size: B, the rows of a step over all processes.
         seed: any integer.
+        labels: directory that `stages.labels` wrote for these tokens; its labels then are in the batches ("windows").
 
     Attributes:
         vocab_size, eos_id: of the tokens.
@@ -216,11 +222,14 @@ class Loader:
         batch_size: int,
         seed: int,
         mode: Literal["windows", "bins"] = "windows",
+        labels: str | Path | None = None,
     ) -> None:
         if seq_len < 1 or batch_size < 1:
             raise UserError(f"seq_len, batch_size: {seq_len}, {batch_size}: must be at least 1")
         if mode not in ("windows", "bins"):
             raise ValueError(f"mode {mode!r}")
+        if labels is not None and mode != "windows":
+            raise ValueError("labels belong to windows")
         token_set = TokenSet(directory)
         self.vocab_size = token_set.vocab_size
         self.eos_id = token_set.eos_id
@@ -246,6 +255,10 @@ class Loader:
                 )
             self.dropped[source] = bins.dropped
             self._packed.append(bins)
+        # Labels are stored as tokens are, one for one: the same rows of them are the labels of these rows.
+        self._labels = None if labels is None else Loader(labels, mixture, split, seq_len, batch_size, seed)
+        if self._labels is not None:
+            self._labels.check_same(self)
 
     def batch(self, step: int) -> Batch:
         """The whole batch of a step (0, 1, ...).
@@ -276,7 +289,20 @@ class Loader:
                 shuffled = permute(derive(self.seed, "order", name, epoch), packed.n_rows, within[now])
                 for row, index in zip(where[now].tolist(), shuffled.tolist(), strict=True):
                     packed.fill(index, rows, row)
-        return rows.batch()
+        batch = rows.batch()
+        if self._labels is not None:
+            batch.labels = self._labels.rows(step, start, stop).targets
+        return batch
+
+    def check_same(self, tokens: Loader) -> None:
+        """Refuse to be the labels of other tokens.
+
+        Raises:
+            UserError: a source has other documents than `tokens` has.
+        """
+        for name, own, its in zip(self._mixture.sources, self._streams, tokens._streams, strict=True):
+            if not np.array_equal(own.starts, its.starts):
+                raise UserError(f"labels of source {name}: not of these tokens (other documents); make them again")
 
     def describe(self, steps: int | None = None) -> str:
         """One line a source: its share, its size, and, given the length of the run, how often it is seen."""
@@ -293,6 +319,22 @@ class Loader:
                 line += f"; {self.dropped[name]:,} documents longer than {self.seq_len} left out"
             lines.append(line)
         return "\n".join(lines)
+
+
+def windows(directory: str | Path, source: str, split: str, seq_len: int, batch_size: int) -> Iterator[Batch]:
+    """Every row that a `Loader` cuts from a source in "windows" mode, in the order of the tokens.
+
+    Raises:
+        UserError: the source is missing, or a file is damaged.
+    """
+    token_set = TokenSet(directory)
+    packed = _Windows(token_set.open(source, split), seq_len, token_set.eos_id)
+    for start in range(0, packed.n_rows, batch_size):
+        indices = range(start, min(start + batch_size, packed.n_rows))
+        rows = _Rows(len(indices), seq_len)
+        for row, index in enumerate(indices):
+            packed.fill(index, rows, row)
+        yield rows.batch()
 
 
 class EvalReader:
@@ -334,7 +376,8 @@ class EvalReader:
         if max_tokens is not None:
             self.n_documents = min(self.n_documents, max(1, int(np.searchsorted(starts, max_tokens, "right")) - 1))
         end = int(starts[self.n_documents])
-        self.n_tokens = end if self._stream.mask is None else int(self._stream.mask[:end].sum())
+        mask = self._stream.read_mask(0, end)
+        self.n_tokens = end if mask is None else int(mask.sum())
         if not self.n_tokens:
             raise UserError(f"source {source}, split {split}: nothing to evaluate (no target token)")
         self.n_bytes = int(self._stream.doc_bytes[: self.n_documents].sum())
@@ -366,8 +409,9 @@ class EvalReader:
             start, stop = int(stream.starts[document]), int(stream.starts[document + 1])
             targets = stream.read(start, stop).astype(np.int64)
             inputs = np.append(self._eos_id, targets[:-1])
-            if stream.mask is not None:
-                targets[stream.mask[start:stop] == 0] = IGNORE
+            mask = stream.read_mask(start, stop)
+            if mask is not None:
+                targets[mask == 0] = IGNORE
             yield inputs[: self._seq_len], targets[: self._seq_len]
             counted = self._seq_len
             while counted < len(inputs):

@@ -1,26 +1,36 @@
-"""Tokens on disk: one flat array per source and split, with document starts; written as a stream, read memory-mapped.
+"""Tokens on disk: flat arrays per source and split, with document starts; written as a stream, read memory-mapped.
 
 A directory holds `index.json` and, for each source and split, `<source>.<split>.tokens.npy` (uint16 or uint32),
 `.starts.npy` (int64, documents + 1 offsets into the tokens), `.bytes.npy` (int64, UTF-8 bytes of each document's text)
 and, for instruction data, `.mask.npy` (uint8, 1 where the token is to be learnt). Every document ends with `<eos>`.
+
+A long source goes on in more shards, each with such files of its own (`<source>.<split>.tokens.00001.npy` ...), cut
+between documents. Readers see one stream: where it is cut changes no batch. A shard is mapped when something in it is
+wanted, so thousands of them, and arrays larger than memory, cost nothing until then.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pippin import files
 from pippin.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of sets with a source of several shards; others are written, as ever, in version 1."""
+SHARD_TOKENS = 2**30
+MAPPED_SHARDS = 128  # at a time; each holds up to three open files, and a process often may have no more than 1,024
+_HEADER_BYTES = 128  # of our .npy files
 _SOURCE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _SPLIT = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -59,22 +69,57 @@ class _NpyStream:
         self._file.close()
 
 
-class _Streams:
-    """The open files of one source and split."""
+def _file(directory: Path, source: str, split: str, kind: str, shard: int) -> Path:
+    number = f".{shard:05d}" if shard else ""
+    return directory / f"{source}.{split}.{kind}{number}.npy"
 
-    def __init__(self, stack: ExitStack, directory: Path, stem: str, dtype: np.dtype[Any], masked: bool) -> None:
+
+class _Streams:
+    """The open files of one source and split: those of its last shard."""
+
+    def __init__(self, stack: ExitStack, directory: Path, name: tuple[str, str], kinds: dict[str, np.dtype[Any]]):
         self.targets = 0
-        self.masked = masked
         self.n_bytes = 0
-        kinds = {"tokens": dtype, "starts": np.dtype("<i8"), "bytes": np.dtype("<i8")}
-        if masked:
-            kinds["mask"] = np.dtype("u1")
+        self.masked = "mask" in kinds
+        self.shards: list[dict[str, int]] = []  # the finished ones
+        self._stack, self._directory, self._name, self._kinds = stack, directory, name, kinds
+        self._open()
+
+    def _open(self) -> None:
         self.files: dict[str, _NpyStream] = {}
-        for kind, kind_dtype in kinds.items():
-            temporary = stack.enter_context(files.atomic_path(directory / f"{stem}.{kind}.npy"))
-            self.files[kind] = stream = _NpyStream(temporary, kind_dtype)
-            stack.callback(stream.close)  # on an error: before the temporary file is removed
+        for kind, dtype in self._kinds.items():
+            path = _file(self._directory, *self._name, kind, len(self.shards))
+            temporary = self._stack.enter_context(files.atomic_path(path))
+            self.files[kind] = stream = _NpyStream(temporary, dtype)
+            self._stack.callback(stream.close)  # on an error: before the temporary file is removed
         self.files["starts"].append([0])
+
+    @property
+    def n_documents(self) -> int:
+        return sum(shard["documents"] for shard in self.shards) + self.files["bytes"].length
+
+    def finish(self) -> None:
+        """Close the files of the last shard."""
+        self.shards.append({"tokens": self.files["tokens"].length, "documents": self.files["bytes"].length})
+        for stream in self.files.values():
+            stream.finish()
+
+    def next_shard(self) -> None:
+        self.finish()
+        self._open()
+
+    def entry(self) -> dict[str, Any]:
+        """This source and split in index.json, after `finish`."""
+        entry = {
+            "source": self._name[0],
+            "split": self._name[1],
+            "tokens": sum(shard["tokens"] for shard in self.shards),
+            "targets": self.targets,
+            "documents": sum(shard["documents"] for shard in self.shards),
+            "bytes": self.n_bytes,
+            "mask": self.masked,
+        }
+        return entry | ({"shards": self.shards} if len(self.shards) > 1 else {})
 
 
 class TokenWriter:
@@ -87,11 +132,15 @@ class TokenWriter:
         directory: created when missing; an older index in it is replaced.
         vocab_size: ids must be below it; also chooses uint16 or uint32.
         eos_id: appended to every document.
+        shard_tokens: a shard that holds at least so many is closed, and the source goes on in the next.
     """
 
-    def __init__(self, directory: str | Path, vocab_size: int, eos_id: int) -> None:
+    def __init__(self, directory: str | Path, vocab_size: int, eos_id: int, shard_tokens: int = SHARD_TOKENS) -> None:
         if not 0 <= eos_id < vocab_size:
             raise ValueError(f"eos_id {eos_id} is not below vocab_size {vocab_size}")
+        if shard_tokens < 1:
+            raise ValueError(f"shard_tokens {shard_tokens}")
+        self.shard_tokens = shard_tokens
         self.directory = Path(directory)
         self.vocab_size = vocab_size
         self.eos_id = eos_id
@@ -102,7 +151,13 @@ class TokenWriter:
         return self
 
     def add(
-        self, source: str, split: str, ids: Sequence[int], n_bytes: int, loss_mask: Sequence[int] | None = None
+        self,
+        source: str,
+        split: str,
+        ids: Sequence[int],
+        n_bytes: int,
+        loss_mask: Sequence[int] | None = None,
+        end_id: int | None = None,
     ) -> None:
         """Append one document.
 
@@ -110,6 +165,7 @@ class TokenWriter:
             ids: without the final `<eos>`, which is added (never a target when there is a mask).
             n_bytes: length of the document's text in UTF-8 bytes.
             loss_mask: 1 where the token is to be learnt; all documents of a source and split have one, or none has.
+            end_id: what to append instead of `<eos>`; for a teacher's labels, of which every token has one.
 
         Raises:
             UserError: a name that cannot be part of a file name, an empty document, an id outside the vocabulary,
@@ -120,12 +176,12 @@ class TokenWriter:
             if not _SOURCE.fullmatch(source) or not _SPLIT.fullmatch(split):
                 raise UserError(f"source {source!r}, split {split!r}: only letters, digits, - and _ (source: also .)")
             self.directory.mkdir(parents=True, exist_ok=True)
-            streams = _Streams(
-                self._stack, self.directory, f"{source}.{split}", token_dtype(self.vocab_size), loss_mask is not None
-            )
+            kinds = {"tokens": token_dtype(self.vocab_size), "starts": np.dtype("<i8"), "bytes": np.dtype("<i8")}
+            if loss_mask is not None:
+                kinds["mask"] = np.dtype("u1")
+            streams = _Streams(self._stack, self.directory, (source, split), kinds)
             self._streams[source, split] = streams
-        starts = streams.files["starts"]
-        where = f"source {source}, split {split}, document {starts.length - 1}"
+        where = f"source {source}, split {split}, document {streams.n_documents}"
         tokens = np.asarray(ids, np.int64)
         if not len(tokens):
             raise UserError(f"{where}: has no tokens; drop empty documents before packing")
@@ -134,8 +190,10 @@ class TokenWriter:
         if streams.masked != (loss_mask is not None):
             raise ValueError(f"{where}: some documents of this source and split have a loss mask and some have none")
         with files.full_disk_is_one_line(self.directory):
-            streams.files["tokens"].append(np.append(tokens, self.eos_id))
-            starts.append([streams.files["tokens"].length])
+            if streams.files["tokens"].length >= self.shard_tokens:
+                streams.next_shard()
+            streams.files["tokens"].append(np.append(tokens, self.eos_id if end_id is None else end_id))
+            streams.files["starts"].append([streams.files["tokens"].length])
             streams.files["bytes"].append([n_bytes])
             if loss_mask is None:
                 streams.targets += len(tokens) + 1
@@ -155,73 +213,117 @@ class TokenWriter:
             return
         with self._stack, files.full_disk_is_one_line(self.directory):
             for streams in self._streams.values():
-                for stream in streams.files.values():
-                    stream.finish()
+                streams.finish()
             (self.directory / "index.json").unlink(missing_ok=True)  # never an old index over new arrays
+        entries = [streams.entry() for _, streams in sorted(self._streams.items())]
         files.write_json(
             self.directory / "index.json",
             {
-                "format_version": FORMAT_VERSION,
+                "format_version": FORMAT_VERSION if any("shards" in entry for entry in entries) else 1,
                 "vocab_size": self.vocab_size,
                 "eos_id": self.eos_id,
-                "streams": [
-                    {
-                        "source": source,
-                        "split": split,
-                        "tokens": streams.files["tokens"].length,
-                        "targets": streams.targets,
-                        "documents": streams.files["starts"].length - 1,
-                        "bytes": streams.n_bytes,
-                        "mask": streams.masked,
-                    }
-                    for (source, split), streams in sorted(self._streams.items())
-                ],
+                "streams": entries,
             },
         )
 
 
-@dataclass(frozen=True)
-class TokenStream:
-    """One source and split, memory-mapped.
+class _Shard(NamedTuple):
+    """The mapped arrays of one shard; offsets are within it."""
 
-    Attributes:
-        tokens: [n_tokens]; documents follow each other, each ends with eos.
-        starts: [n_documents + 1]; document d is tokens[starts[d]:starts[d + 1]].
-        doc_bytes: [n_documents], UTF-8 bytes of the text.
-        mask: [n_tokens], 1 where the token is to be learnt; None = all.
-        n_targets: tokens to be learnt.
-    """
-
-    path: Path
     tokens: np.ndarray[Any, Any]
     starts: np.ndarray[Any, Any]
-    doc_bytes: np.ndarray[Any, Any]
     mask: np.ndarray[Any, Any] | None
-    n_targets: int
-    n_bytes: int
-    vocab_size: int
 
-    @property
-    def n_tokens(self) -> int:
-        return len(self.tokens)
 
-    @property
-    def n_documents(self) -> int:
-        return len(self.starts) - 1
+class TokenStream:
+    """One source and split: documents that follow each other, each ending with eos, over all its shards.
+
+    Offsets count tokens from the first of the first shard. Open it with `TokenSet.open`.
+
+    Attributes:
+        path: of the first shard's tokens.
+        n_tokens, n_documents, n_bytes: how many; bytes are of the text in UTF-8.
+        n_targets: tokens to be learnt.
+        masked: whether there is a loss mask; without one all tokens are to be learnt.
+        vocab_size: ids are below it.
+    """
+
+    def __init__(self, token_set: TokenSet, source: str, split: str, entry: dict[str, Any]) -> None:
+        self.path = _file(token_set.directory, source, split, "tokens", 0)
+        self.n_tokens: int = entry["tokens"]
+        self.n_documents: int = entry["documents"]
+        self.n_bytes: int = entry["bytes"]
+        self.n_targets: int = entry["targets"]
+        self.masked: bool = entry["mask"]
+        self.vocab_size = token_set.vocab_size
+        self.n_shards = len(entry["shards"])
+        self._token_set, self._name = token_set, (source, split)
+        self._shards: list[dict[str, int]] = entry["shards"]
+        self._token_offsets = list(accumulate((shard["tokens"] for shard in self._shards), initial=0))
 
     def read(self, start: int, stop: int) -> np.ndarray[Any, Any]:
-        """tokens[start:stop], each checked to be inside the vocabulary (so damage on disk is not trained on).
+        """Tokens start..stop-1, each checked to be inside the vocabulary (so damage on disk is not trained on).
 
         Raises:
-            UserError: an id is at or above vocab_size.
+            UserError: an id is at or above vocab_size, or a shard is damaged.
         """
-        part = self.tokens[start:stop]
-        if len(part) and part.max() >= self.vocab_size:
-            raise UserError(
-                f"{self.path}: token id {part.max()} at {start + int(part.argmax())} is not below the vocabulary's "
-                f"{self.vocab_size}; the file is damaged, make it again"
-            )
-        return part
+        parts = []
+        for shard, low, high in self._pieces(start, stop):
+            part = self._shard(shard).tokens[low:high]
+            if len(part) and part.max() >= self.vocab_size:
+                raise UserError(
+                    f"{_file(self._token_set.directory, *self._name, 'tokens', shard)}: token id {part.max()} at "
+                    f"{low + int(part.argmax())} is not below the vocabulary's {self.vocab_size}; the file is damaged, "
+                    "make it again"
+                )
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def read_mask(self, start: int, stop: int) -> np.ndarray[Any, Any] | None:
+        """For tokens start..stop-1: 1 where the token is to be learnt; None without a mask."""
+        if not self.masked:
+            return None
+        masks = [(self._shard(shard).mask, low, high) for shard, low, high in self._pieces(start, stop)]
+        parts = [mask[low:high] for mask, low, high in masks if mask is not None]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def starts_within(self, start: int, stop: int) -> np.ndarray[Any, Any]:
+        """Offsets of the documents that begin in start..stop-1, rising."""
+        parts = []
+        for shard, low, high in self._pieces(start, stop):
+            starts = self._shard(shard).starts
+            first, last = np.searchsorted(starts, (low, high))
+            parts.append(starts[first:last] + self._token_offsets[shard])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    @cached_property
+    def starts(self) -> np.ndarray[Any, Any]:
+        """[n_documents + 1]; document d is tokens starts[d]..starts[d + 1] - 1. Whole in memory if in many shards."""
+        if self.n_shards == 1:
+            return self._shard(0).starts
+        parts = [self._shard(k).starts[:-1] + self._token_offsets[k] for k in range(self.n_shards)]
+        return np.append(np.concatenate(parts), self.n_tokens)
+
+    @cached_property
+    def doc_bytes(self) -> np.ndarray[Any, Any]:
+        """[n_documents], UTF-8 bytes of each text. Whole in memory if in many shards."""
+        parts = [
+            self._token_set.load(*self._name, "bytes", number, np.dtype("<i8"), shard["documents"])
+            for number, shard in enumerate(self._shards)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _shard(self, shard: int) -> _Shard:
+        return self._token_set.mapped(*self._name, shard)
+
+    def _pieces(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        """The shards that hold start..stop-1, each with the offsets within it (one, empty, if there is nothing)."""
+        if self.n_shards == 1:
+            return [(0, start, stop)]
+        offsets = self._token_offsets
+        first = min(bisect_right(offsets, start), self.n_shards) - 1
+        last = max(bisect_left(offsets, stop) - 1, first)
+        return [(k, max(start - offsets[k], 0), min(stop, offsets[k + 1]) - offsets[k]) for k in range(first, last + 1)]
 
 
 class TokenSet:
@@ -240,29 +342,24 @@ class TokenSet:
             raise UserError(f"{index_path}: no such file; this is no directory of tokens, or its stage did not finish")
         index = files.read_json(index_path)
         version = index.get("format_version") if isinstance(index, dict) else None
-        if version != FORMAT_VERSION:
+        if version not in (1, FORMAT_VERSION):
             raise UserError(
                 f"{index_path}: format_version {version}: this Pippin reads {FORMAT_VERSION}; make it again"
             )
         try:
             self.vocab_size = int(index["vocab_size"])
             self.eos_id = int(index["eos_id"])
-            self.entries: dict[tuple[str, str], dict[str, Any]] = {
-                (entry["source"], entry["split"]): {
-                    **{key: int(entry[key]) for key in ("tokens", "targets", "documents", "bytes")},
-                    "mask": bool(entry["mask"]),
-                }
-                for entry in index["streams"]
-            }
+            self.entries = {(entry["source"], entry["split"]): _entry(entry) for entry in index["streams"]}
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{index_path}: field missing or wrong ({error!r}); the file is damaged") from None
+        self.mapped = lru_cache(maxsize=MAPPED_SHARDS)(self._map)
 
     def sources(self, split: str) -> list[str]:
         """Sources that have this split, in order of name."""
         return sorted(source for source, its_split in self.entries if its_split == split)
 
     def open(self, source: str, split: str) -> TokenStream:
-        """Map one source and split.
+        """One source and split. A single shard is mapped and checked now; of many, the files' sizes are.
 
         Raises:
             UserError: it is not in the index, a file is missing, truncated, or disagrees with the index.
@@ -271,37 +368,83 @@ class TokenSet:
         if entry is None:
             there = ", ".join(f"{a}.{b}" for a, b in sorted(self.entries)) or "nothing"
             raise UserError(f"{self.directory}: has no source {source!r} with split {split!r}; there is {there}")
+        stream = TokenStream(self, source, split, entry)
+        if stream.n_shards == 1:
+            starts = stream.starts
+            if not (starts[1:] > starts[:-1]).all():
+                raise self._not_rising(source, split, 0, stream.n_tokens)
+            self.load(source, split, "bytes", 0, np.dtype("<i8"), stream.n_documents)
+        for number, shard in enumerate(entry["shards"] if stream.n_shards > 1 else []):
+            for kind, (dtype, length) in self._arrays(entry, shard).items():
+                path = _file(self.directory, source, split, kind, number)
+                wanted = _HEADER_BYTES + length * dtype.itemsize
+                try:
+                    found = path.stat().st_size
+                except FileNotFoundError:
+                    raise _missing(path) from None
+                if found != wanted:
+                    raise UserError(
+                        f"{path}: damaged or truncated ({found} bytes, not {wanted}); make the tokens again"
+                    )
+        return stream
 
-        def load(kind: str, dtype: np.dtype[Any], length: int) -> np.ndarray[Any, Any]:
-            path = self.directory / f"{source}.{split}.{kind}.npy"
-            try:
-                # An empty file cannot be mapped; a plain view is several times faster to slice than np.memmap.
-                array = np.asarray(np.load(path, mmap_mode="r" if length else None, allow_pickle=False))
-            except FileNotFoundError:
-                raise UserError(f"{path}: no such file, though index.json names it; make the tokens again") from None
-            except (ValueError, EOFError, OSError) as error:
-                raise UserError(f"{path}: damaged or truncated ({error}); make the tokens again") from None
-            if array.dtype != dtype or array.shape != (length,):
-                raise UserError(
-                    f"{path}: holds {array.dtype} {list(array.shape)}, index.json says {dtype} [{length}]; "
-                    "make the tokens again"
-                )
-            return array
+    def _arrays(self, entry: dict[str, Any], shard: dict[str, int]) -> dict[str, tuple[np.dtype[Any], int]]:
+        """Type and length of each array of a shard, by kind."""
+        tokens, documents = shard["tokens"], shard["documents"]
+        long = np.dtype("<i8")
+        arrays = {"tokens": (token_dtype(self.vocab_size), tokens), "starts": (long, documents + 1)}
+        return arrays | {"bytes": (long, documents)} | ({"mask": (np.dtype("u1"), tokens)} if entry["mask"] else {})
 
-        n_tokens, n_documents = entry["tokens"], entry["documents"]
-        starts = load("starts", np.dtype("<i8"), n_documents + 1)
-        if starts[0] != 0 or starts[-1] != n_tokens or not (starts[1:] > starts[:-1]).all():
+    def _map(self, source: str, split: str, shard: int) -> _Shard:
+        entry = self.entries[source, split]
+        arrays = self._arrays(entry, entry["shards"][shard])
+        del arrays["bytes"]
+        found = {kind: self.load(source, split, kind, shard, *form) for kind, form in arrays.items()}
+        n_tokens = entry["shards"][shard]["tokens"]
+        if found["starts"][0] != 0 or found["starts"][-1] != n_tokens:
+            raise self._not_rising(source, split, shard, n_tokens)
+        return _Shard(found["tokens"], found["starts"], found.get("mask"))
+
+    def load(
+        self, source: str, split: str, kind: str, shard: int, dtype: np.dtype[Any], length: int
+    ) -> np.ndarray[Any, Any]:
+        """Map one array.
+
+        Raises:
+            UserError: the file is missing, truncated, or not of this type and length.
+        """
+        path = _file(self.directory, source, split, kind, shard)
+        try:
+            # An empty file cannot be mapped; a plain view is several times faster to slice than np.memmap.
+            array = np.asarray(np.load(path, mmap_mode="r" if length else None, allow_pickle=False))
+        except FileNotFoundError:
+            raise _missing(path) from None
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{path}: damaged or truncated ({error}); make the tokens again") from None
+        if array.dtype != dtype or array.shape != (length,):
             raise UserError(
-                f"{self.directory / f'{source}.{split}.starts.npy'}: offsets do not rise from 0 to {n_tokens}; "
-                "the file is damaged, make the tokens again"
+                f"{path}: holds {array.dtype} {list(array.shape)}, index.json says {dtype} [{length}]; "
+                "make the tokens again"
             )
-        return TokenStream(
-            path=self.directory / f"{source}.{split}.tokens.npy",
-            tokens=load("tokens", token_dtype(self.vocab_size), n_tokens),
-            starts=starts,
-            doc_bytes=load("bytes", np.dtype("<i8"), n_documents),
-            mask=load("mask", np.dtype("u1"), n_tokens) if entry["mask"] else None,
-            n_targets=entry["targets"],
-            n_bytes=entry["bytes"],
-            vocab_size=self.vocab_size,
+        return array
+
+    def _not_rising(self, source: str, split: str, shard: int, n_tokens: int) -> UserError:
+        return UserError(
+            f"{_file(self.directory, source, split, 'starts', shard)}: offsets do not rise from 0 to {n_tokens}; "
+            "the file is damaged, make the tokens again"
         )
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path}: no such file, though index.json names it; make the tokens again")
+
+
+def _entry(entry: dict[str, Any]) -> dict[str, Any]:
+    """One source and split of index.json, checked; a source in one file is one shard."""
+    checked = {key: int(entry[key]) for key in ("tokens", "targets", "documents", "bytes")}
+    listed = entry.get("shards", [checked])
+    shards = [{key: int(shard[key]) for key in ("tokens", "documents")} for shard in listed]
+    for key in ("tokens", "documents"):
+        if sum(shard[key] for shard in shards) != checked[key] or any(shard[key] < 1 for shard in shards[1:]):
+            raise ValueError(f"shards of {entry['source']}: their {key} do not add up to {checked[key]}")
+    return {**checked, "mask": bool(entry["mask"]), "shards": shards}

@@ -93,7 +93,7 @@ def ngram_bits_per_byte(ngram: KneserNey, stream: TokenStream, n_documents: int 
         ValueError: the stream has a loss mask, so that a model is not scored on all of its tokens.
         UserError: a token on disk is damaged.
     """
-    if stream.mask is not None:
+    if stream.masked:
         raise ValueError(f"{stream.path}: has a loss mask; bits per byte are of whole texts")
     starts = stream.starts[: (stream.n_documents if n_documents is None else n_documents) + 1]
     log2 = ngram.log2_probs(stream.read(0, int(starts[-1])), starts)
