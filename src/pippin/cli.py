@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-SHIPPED = ("quickstart", "small", "on_device_3b", "compress", "adapter", "summaries", "draft")
+SHIPPED = ("quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft")
 BENCHES = ("train", "learning", "mup", "compress", "compress_3b", "export", "device", "device_quality")
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 

@@ -39,15 +39,17 @@ PARAMS = Params(
         summary={"chat-docstring": 1.0},
         recover=_TEXT,
     ),
-    # 4.1-4.8: 6.3T tokens, length 4,096; 2,048 rows and 750,000 steps as in AXLearn's configuration (4.4, 2.11).
-    core=TrainSpec(steps=750_000, batch_size=2_048, seq_len=4_096, warmup_steps=5_000, **_RARELY),
-    # 4.23: 188B tokens.
+    # 4.20: the parent is trained as the server model is: 4.1-4.8, 6.3T tokens in steps of 4,096 rows of 4,096.
+    core=TrainSpec(steps=375_509, batch_size=4_096, seq_len=4_096, warmup_steps=5_000, **_RARELY),
+    # 4.23: 188B tokens; steps and rows are ours.
     prune=TrainSpec(steps=22_411, batch_size=2_048, seq_len=4_096, warmup_steps=1_000, **_RARELY),
-    distill=TrainSpec(steps=750_000, batch_size=2_048, seq_len=4_096, warmup_steps=5_000, **_RARELY),  # 4.27
-    # 4.1-4.8: 1T tokens, length 8,192, peak 3e-4 to 0.001 of it, decay 1e-5. Rows as in core (ours).
+    # 4.27: the core run of the model itself, 6.3T tokens; 2,048 rows and 750,000 steps as in AXLearn (4.4, 2.11).
+    distill=TrainSpec(steps=750_000, batch_size=2_048, seq_len=4_096, warmup_steps=5_000, **_RARELY),
+    # 4.1-4.8: 1T tokens, length 8,192, peak 3e-4 to 0.001 of it, decay 1e-5. As many tokens a step as in the core run,
+    # as the server model has (4.12); its own batch is not published.
     continued=TrainSpec(
-        steps=59_605,
-        batch_size=2_048,
+        steps=119_210,
+        batch_size=1_024,
         seq_len=8_192,
         lr=3e-4,
         warmup_steps=1_000,
@@ -55,9 +57,16 @@ PARAMS = Params(
         weight_decay=1e-5,
         **_RARELY,
     ),
-    # 100B tokens, length 32,768.
+    # 4.1-4.9: 100B tokens, length 32,768, otherwise as continued.
     lengthen=TrainSpec(
-        steps=1_490, batch_size=2_048, seq_len=32_768, lr=3e-4, warmup_steps=1_000, floor=0.001, weight_decay=1e-5
+        steps=11_921,
+        batch_size=256,
+        seq_len=32_768,
+        lr=3e-4,
+        warmup_steps=1_000,
+        floor=0.001,
+        weight_decay=1e-5,
+        **_RARELY,
     ),
     # 6.3: constant 2e-5; steps and rows are ours.
     sft=TrainSpec(steps=2_000, batch_size=512, seq_len=4_096, lr=2e-5, schedule="constant", weight_decay=1e-5),
