@@ -62,7 +62,8 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
     [
         ("tokenizer", "tokenizer.json"),
         ("tokens", "chat.train.mask.npy"),
-        ("prune", "state.safetensors"),
+        ("prune", "shard-00001-model-00001-of-00001.safetensors"),
+        ("prune", "manifest.json"),
         ("prune", "model.safetensors"),
         ("sft", "config.json"),
         ("summary", "adapter_model.safetensors"),

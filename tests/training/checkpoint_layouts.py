@@ -6,7 +6,9 @@ the parent when the ranks are gone. Each raises AssertionError.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,12 +20,11 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.placement_types import Placement
 
 from pippin.errors import UserError
 from pippin.training import checkpoint_files
 from pippin.training.checkpoint import Checkpoints
-
-Placements = dict[str, list[Shard | Replicate]]
 
 
 def whole(step: int) -> dict[str, Tensor]:
@@ -55,7 +56,7 @@ def cut(tensors: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
             found[name] = tensor  # as the optimizer keeps its count of steps
         else:
             last = tensor.ndim - 1
-            places = {
+            places: Sequence[Placement] = {
                 "fsdp": [Shard(0)], "tensor": [Shard(last)], "replicated": [Replicate()], "2d": [Shard(last), Shard(0)]
             }[layout]  # fmt: skip
             found[name] = distribute_tensor(tensor, mesh, places)
@@ -64,7 +65,7 @@ def cut(tensors: dict[str, Tensor], layout: str) -> dict[str, Tensor]:
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     gathered = {name: t.full_tensor() if isinstance(t, DTensor) else t for name, t in found.items()}
-    return all([torch.equal(gathered[name], tensor) for name, tensor in expected.items()])
+    return all(torch.equal(gathered[name], tensor) for name, tensor in expected.items())
 
 
 def layouts() -> list[str]:
@@ -183,20 +184,17 @@ def _all_ranks_fall_back_alike(rank: int, directory: Path) -> None:
 
 
 def _one_rank_fails_and_all_say_so(rank: int, directory: Path) -> None:
-    real = checkpoint_files.write_shard
 
     def full(*_: object) -> checkpoint_files.Shard:
-        raise OSError(28, "No space left on device")
+        raise UserError("no space left")
 
     with Checkpoints(directory) as checkpoints:
         checkpoints.save(2, cut(whole(2), "fsdp"), {})
         checkpoints.wait()
-        if rank == 1:
-            checkpoint_files.write_shard = full
-        checkpoints.save(4, cut(whole(4), "fsdp"), {})
-        with pytest.raises(UserError, match="no space left"):
-            checkpoints.wait()
-        checkpoint_files.write_shard = real
+        with mock.patch.object(checkpoint_files, "write_shard", full if rank == 1 else checkpoint_files.write_shard):
+            checkpoints.save(4, cut(whole(4), "fsdp"), {})
+            with pytest.raises(UserError, match="no space left"):
+                checkpoints.wait()
         assert checkpoint_files.steps_in(directory) == [2]
         found = cut(whole(0), "tensor")
         state, _ = checkpoints.restore(found)

@@ -262,12 +262,11 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
 
     def _write_own(self, temporary: Path, layout: Layout) -> list[Any] | None:
-        path = temporary / stored.shard_name(self.rank + 1)
-        with files.full_disk_is_one_line(path):
+        with files.full_disk_is_one_line(temporary):
             temporary.mkdir(exist_ok=True)
-            if not layout.places:
-                return None
-            shard = stored.write_shard(path, layout, self._buffer)
+        if not layout.places:
+            return None
+        shard = stored.write_shard(temporary / stored.shard_name(self.rank + 1), layout, self._buffer)
         return [shard.bytes, shard.digest, shard.pieces]
 
     def _retire(self) -> None:

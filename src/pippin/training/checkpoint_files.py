@@ -226,18 +226,17 @@ def write_shard(path: Path, layout: Layout, data: Tensor) -> Shard:
 
     Args:
         data: uint8 on the CPU, `layout.bytes` long.
+    Raises:
+        UserError: the disk is full.
     """
     digest = xxhash.xxh3_128()
     view = memoryview(data.numpy())
-    with open(path, "wb", buffering=0) as file:
-        for part in (
-            memoryview(layout.header),
-            *(view[i : i + _CHUNK_BYTES] for i in range(0, len(view), _CHUNK_BYTES)),
-        ):
+    parts = [memoryview(layout.header), *(view[i : i + _CHUNK_BYTES] for i in range(0, len(view), _CHUNK_BYTES))]
+    with files.atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
+        for part in parts:
             digest.update(part)
             while part:
                 part = part[file.write(part) :]
-        os.fsync(file.fileno())
     pieces = {piece.name: (piece.offsets, piece.shape) for piece, *_ in layout.places}
     return Shard(len(layout.header) + layout.bytes, digest.hexdigest(), pieces)
 
