@@ -155,7 +155,9 @@ def export(
 
 @app.command(name="inspect")
 def inspect_(
-    model: Annotated[Path, typer.Argument(help="A model directory, or the run directory of a stage that made one.")],
+    what: Annotated[
+        Path, typer.Argument(help="A model, a run directory that holds one, or a directory of checkpoints or one step.")
+    ],
     html: Annotated[
         Path | None, typer.Option("--html", help="Write the page to this file; without it, a browser shows it.")
     ] = None,
@@ -164,12 +166,25 @@ def inspect_(
         int | None, typer.Option(help="Tokens of the measured prompt (128, or what the model takes).")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Rounds of measurement; a time is the median over them.")] = 7,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Of checkpoints: compare every file with its digest.")
+    ] = False,
+    diff: Annotated[
+        Path | None, typer.Option("--diff", help="Of checkpoints: compare the tensors with this step's.")
+    ] = None,
+    merge: Annotated[
+        Path | None, typer.Option("--merge", help="Of checkpoints: write the model as a Hugging Face directory.")
+    ] = None,
 ) -> None:
-    """One page about a model: its operations, their size and time here, and what other bit-widths would give."""
+    """A model as one page (operations, size, time, other bit-widths), or the steps and tensors of checkpoints."""
     _needs_torch("inspect")
+    from pippin.inspect.checkpoint import inspect_checkpoint, steps_of
     from pippin.inspect.show import show_model
 
-    show_model(model, html, as_json, prompt_tokens, rounds)
+    if verify or diff or merge or steps_of(what):
+        inspect_checkpoint(what, verify, diff, merge, as_json)
+    else:
+        show_model(what, html, as_json, prompt_tokens, rounds)
 
 
 @app.command()

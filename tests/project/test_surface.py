@@ -27,7 +27,7 @@ SURFACE = {
         "--threads",
     ],
     "export": ["MODEL", "--to", "--out", "--type", "--adapter", "--context", "--overwrite"],
-    "inspect": ["MODEL", "--html", "--json", "--prompt-tokens", "--rounds"],
+    "inspect": ["WHAT", "--html", "--json", "--prompt-tokens", "--rounds", "--verify", "--diff", "--merge"],
     "bench": ["NAME", "[SETTINGS]...", "--json", "--quick"],
 }
 
