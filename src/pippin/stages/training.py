@@ -96,15 +96,17 @@ class TrainingStage(Stage):
         module: nn.Module | None = None,
         mode: Literal["windows", "bins"] = "windows",
         slot: int | None = None,
+        labels: Path | None = None,
     ) -> None:
         """Run the loop: next-token loss on `model` (through adapter `slot`) unless told otherwise.
 
-        `module` holds what is trained, if it is more than the model.
+        `module` holds what is trained, if it is more than the model; `labels` is what `stages.labels` left.
         """
         tokens = self.token_dir(ctx)
         for source in self.heldout_sources or self.mixture:
             TokenSet(tokens).open(source, "heldout")  # a missing one is known now, not at the first look
-        loader = Loader(tokens, self.mixture, "train", self.train.seq_len, self.train.batch_size, self.seed, mode)
+        t = self.train
+        loader = Loader(tokens, self.mixture, "train", t.seq_len, t.batch_size, self.seed, mode, labels)
         ctx.say(loader.describe(self.train.steps))
         loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)
         fit(module or model, loss, loader.batch, self.train, ctx, partial(self.look, ctx, model, slot))
