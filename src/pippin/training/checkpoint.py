@@ -50,16 +50,17 @@ class Checkpoints:
         directory: of the steps; made if missing, locked against other processes until `close`.
         keep_last: the newest steps that are kept.
         keep_every: multiples of this step are kept too; 0: none.
+        alone: this process saves by itself, whatever group it is in.
     Raises:
         UserError: another process uses the directory; a number is out of range.
     """
 
-    def __init__(self, directory: str | Path, *, keep_last: int = 2, keep_every: int = 0) -> None:
+    def __init__(self, directory: str | Path, *, keep_last: int = 2, keep_every: int = 0, alone: bool = False) -> None:
         if keep_last < 1 or keep_every < 0:
             raise UserError(f"keep_last={keep_last}, keep_every={keep_every}: keep at least the last one")
         self.directory = Path(directory)
         self.keep_last, self.keep_every = keep_last, keep_every
-        together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        together = not alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         # Of our own: the thread's exchanges must not meet the training's, and need no accelerator.
         self._group = dist.new_group(backend="gloo") if together else None
@@ -110,6 +111,11 @@ class Checkpoints:
         finally:
             if self._lock is not None:
                 self._lock.close()
+
+    @property
+    def saving(self) -> bool:
+        """Whether a save is under way."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
         """Return when the save under way is on the device.
