@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,26 +122,6 @@ def test_a_full_disk_under_what_is_appended(
 
 
 # --- a full disk, a real one
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A file system of its own of a size that can be changed: `disk("100k")` gives its folder."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(size: str) -> Path:
-        options = f"{'remount,' if os.path.ismount(folder) else ''}size={size},nr_inodes=10k"
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
-        return folder
-
-    if shutil.which("mount") is None or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    yield mount
-    if os.path.ismount(folder):
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_token_files_on_a_full_disk(disk: Callable[[str], Path]) -> None:
