@@ -17,6 +17,7 @@ from pippin.pipeline import Graph, read_metrics
 
 TINY = Path(__file__).with_name("tiny.py")
 REPOSITORY = TINY.parents[1]
+MEASURED = {"tokens_per_s", "step_s", "mfu", "data_wait_s", "checkpoint_stall_s", "memory_bytes"}
 
 
 class Outcome(NamedTuple):
@@ -107,8 +108,9 @@ def record(runs: Path, stage: str) -> dict[str, Any]:
 
 
 def metrics(stage: Path) -> list[dict[str, Any]]:
-    """A stage's metrics without what a clock measured."""
-    return [{k: v for k, v in entry.items() if k != "tokens_per_s"} for entry in read_metrics(stage / "metrics.jsonl")]
+    """A stage's metrics without what a clock or the machine's memory measured."""
+    entries = read_metrics(stage / "metrics.jsonl")
+    return [{k: v for k, v in entry.items() if k not in MEASURED} for entry in entries]
 
 
 def litter(runs: Path) -> list[str]:

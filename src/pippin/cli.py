@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,9 +19,12 @@ from rich.table import Table
 
 from pippin import __version__
 from pippin.config import leaves, override
-from pippin.errors import UserError
+from pippin.errors import Stopped, UserError
 from pippin.pipeline import Graph, Stage
 from pippin.progress import Screen
+
+if TYPE_CHECKING:
+    from pippin.training.processes import Team
 
 app = typer.Typer(
     help="Grow a small language model from raw documents to a low-bit chat model.",
@@ -31,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 SHIPPED = ("quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft")
-BENCHES = ("train", "learning", "mup", "compress", "compress_3b", "export", "device", "device_quality")
+BENCHES = ("train", "learning", "mup", "checkpoint", "compress", "compress_3b", "export", "device", "device_quality")
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 
 
@@ -59,17 +62,33 @@ def run(
     compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile the training steps (worth it for long runs).")
     ] = False,
+    parallel: Annotated[
+        str | None,
+        typer.Option("--parallel", help='Under torchrun: how training is spread, such as "fsdp=2 tensor=2".'),
+    ] = None,
 ) -> None:
     """Run a recipe: what is done is skipped, what was cut short is resumed."""
-    graph, _ = _graph(recipe, what or [], runs)
-    targets = [item for item in what or [] if "=" not in item]
-    screen = Screen()
+    _needs_torch("run")
+    from pippin.training.processes import join
+
+    team = join(parallel)
+    with team.ending():
+        _run(recipe, what or [], runs, compile, team)
+
+
+def _run(recipe: str, what: list[str], runs: Path, compile: bool, team: Team) -> None:
+    graph, _ = _graph(recipe, what, runs)
+    targets = [item for item in what if "=" not in item]
+    screen = Screen(quiet=not team.main)
+    if not team.main:
+        graph.run(targets, screen, compile, team)
+        return
     pending = [name for name in graph.order(targets) if not graph.done(graph.stages[name])]
     if not pending:
         screen.console.print(f"Nothing to do: all {len(graph.order(targets))} stages are done.", soft_wrap=True)
     else:
         _print_estimate(graph, pending, screen.console)
-        graph.run(targets, screen, compile)
+    graph.run(targets, screen, compile, team)
     _epilogue(graph, graph.order(targets), screen.console)
 
 
@@ -79,8 +98,16 @@ def show(
     overrides: Annotated[list[str] | None, typer.Argument(help="path=value overrides.")] = None,
     runs: Runs = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    devices: Annotated[
+        int | None, typer.Option("--devices", help="Plan the recipe's training on so many accelerators.", min=1)
+    ] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="Of each of them, such as 80GB (the chip's).")] = None,
+    parallel: Annotated[
+        str | None, typer.Option("--parallel", help='How it is spread, such as "fsdp=64 tensor=2" (the fastest).')
+    ] = None,
+    chip: Annotated[str, typer.Option("--chip", help="a100, h100, h200, tpu-v4 or tpu-v5p.")] = "h100",
 ) -> None:
-    """Show a recipe's stages, settings, cost and artifacts; or what one run directory holds."""
+    """Show a recipe's stages, settings, cost and artifacts; its plan at scale; or what one run directory holds."""
     from pippin.model.config import PRESETS
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -97,11 +124,27 @@ def show(
             _print_parameters(what, PRESETS[what], console)
     else:
         graph, params = _graph(what, overrides or [], runs)
+        if devices is not None:
+            _show_scale(graph, devices, memory, parallel, chip, as_json, console)
+            return
         description = describe(graph, params)
         if as_json:
             print(json.dumps(description, indent=1, ensure_ascii=False))
         else:
             _print_description(what, graph, description, console)
+
+
+def _show_scale(
+    graph: Graph, devices: int, memory: str | None, parallel: str | None, chip: str, as_json: bool, console: Console
+) -> None:
+    from pippin.inspect import scale
+
+    limit = None if memory is None else scale.parse_bytes(memory)
+    found = scale.at_scale(graph, devices, scale.chip_named(chip), limit, parallel)
+    if as_json:
+        print(json.dumps(scale.describe_scale(found), indent=1))
+    else:
+        scale.print_scale(graph.recipe, found, console)
 
 
 @app.command()
@@ -369,6 +412,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Stopped as stop:
+        print(f"{stop}; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(128 + 15) from None  # as of a process that SIGTERM ended
     except typer.Exit as leave:
         raise SystemExit(leave.exit_code) from None
     except (typer.Abort, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""The one exception that a user sees as a single line instead of a traceback."""
+"""The exceptions that a user sees as a single line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,3 +9,7 @@ class UserError(Exception):
     The message is one line: the field, the value, what is wrong, and the way out.
     The command line prints it and exits with status 2; library callers catch it like any exception.
     """
+
+
+class Stopped(Exception):
+    """The process was asked to end (SIGTERM) and did so in good order: the same command goes on from there."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -24,14 +23,16 @@ import shutil
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from pippin import __version__, files
+from pippin.board import Board
 from pippin.errors import UserError
 from pippin.progress import Screen, Track
+from pippin.team import Released, Team
 
 FORMAT_VERSION = 1
 _BOOKKEEPING = {"stage.json", "metrics.jsonl", "log", "DONE", "lock", "tensorboard", "checkpoint"}
@@ -53,10 +54,12 @@ class Cost:
 class Stage:
     """One step of a recipe. Subclasses are frozen dataclasses that define `run`.
 
-    `version` is raised by the change that alters what the stage computes.
+    `version` is raised by the change that alters what the stage computes. Of several processes rank 0 alone runs a
+    stage, unless it says that all run it `together`.
     """
 
     version: ClassVar[int] = 1
+    together: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, ctx: Context) -> None:
@@ -69,6 +72,9 @@ class Stage:
     def cost(self) -> Cost:
         """An estimate of the work, from the fields alone."""
         return Cost()
+
+    def check_team(self, team: Team) -> None:
+        """Raise UserError if the stage cannot run on these processes; asked before anything runs."""
 
 
 def upstream(stage: Stage) -> dict[str, Stage]:
@@ -150,16 +156,20 @@ def digest_tree(path: str | Path) -> str:
 class Context:
     """What a running stage sees: its own directory, the artifacts of its upstream stages, the screen, the metrics."""
 
-    def __init__(self, graph: Graph, name: str, screen: Screen, compile: bool = False) -> None:
+    def __init__(
+        self, graph: Graph, name: str, screen: Screen, compile: bool = False, team: Team | None = None
+    ) -> None:
         self._graph = graph
         self.name = name
         self.recipe = graph.recipe
         self.compile = compile
+        self.team = team  # the processes that run this stage together; None: this one alone
+        self.main = team is None or team.main  # whether this process writes
         self.dir = graph.directory(graph.stages[name])
         self.screen = screen
         self.results: dict[str, Any] = {}
         self.keep_checkpoints = False  # when the stage is done
-        self._board: _Board | None = None
+        self._board: Board | None = None
 
     @property
     def id(self) -> str:
@@ -198,12 +208,16 @@ class Context:
 
     def say(self, text: str) -> None:
         """Print a line and keep it in the stage's `log`."""
+        if not self.main:
+            return
         with files.full_disk_is_one_line(self.dir / "log"), open(self.dir / "log", "a", encoding="utf-8") as log:
             log.write(text + "\n")
         self.screen.detail(f"{self.name}: {text}")
 
     def log(self, step: int | None = None, **metrics: float) -> None:
         """Append one line to metrics.jsonl and, where it is installed, to TensorBoard."""
+        if not self.main:
+            return
         line = json.dumps({} if step is None else {"step": step}, allow_nan=False)[:-1]
         body = json.dumps(metrics)[1:]
         path = self.dir / "metrics.jsonl"
@@ -211,17 +225,19 @@ class Context:
             file.write(line + (", " if len(line) > 1 and metrics else "") + body + "\n")
         if step is not None:
             if self._board is None:
-                self._board = _Board(self.dir / "tensorboard")
+                self._board = Board(self.dir / "tensorboard")
             self._board.add(step, metrics)
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged at or after `step`: a resumed stage will log it again."""
+        if not self.main:
+            return
         path = self.dir / "metrics.jsonl"
         if path.exists():
             kept = [json.dumps(m) + "\n" for m in read_metrics(path) if m.get("step", -1) < step]
             files.write_text(path, "".join(kept))
         shutil.rmtree(self.dir / "tensorboard", ignore_errors=True)
-        self._board = _Board(self.dir / "tensorboard")
+        self._board = Board(self.dir / "tensorboard")
         for entry in read_metrics(path):
             if "step" in entry:
                 self._board.add(entry["step"], {key: value for key, value in entry.items() if key != "step"})
@@ -233,43 +249,6 @@ class Context:
     def close(self) -> None:
         if self._board is not None:
             self._board.close()
-
-
-class _Board:
-    """Scalars for TensorBoard; nothing is written without tensorboardX, and metrics.jsonl has the same numbers.
-
-    Written in this thread: tensorboardX's own thread dies of a full disk, and then the queue before it blocks for ever.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._events: Any = None
-        self._flushed_s = 0.0
-        if importlib.util.find_spec("tensorboardX") is not None:
-            from tensorboardX.event_file_writer import EventsWriter
-
-            with files.full_disk_is_one_line(directory):
-                directory.mkdir(parents=True, exist_ok=True)
-                self._events = EventsWriter(str(directory / "events"))
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        if self._events is None:
-            return
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.summary import scalar
-
-        now = time.time()
-        with files.full_disk_is_one_line(self._directory):
-            for key, value in values.items():
-                self._events.write_event(Event(wall_time=now, step=step, summary=scalar(key, value)))
-            if now - self._flushed_s > 10:
-                self._events.flush()
-                self._flushed_s = now
-
-    def close(self) -> None:
-        if self._events is not None:
-            with files.full_disk_is_one_line(self._directory):
-                self._events.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -369,22 +348,43 @@ class Graph:
     def record(self, stage: Stage) -> dict[str, Any]:
         return _read_own(self.directory(stage) / "stage.json", "id", "a stage record")
 
-    def run(self, targets: Sequence[str], screen: Screen, compile: bool = False) -> list[str]:
+    def run(self, targets: Sequence[str], screen: Screen, compile: bool = False, team: Team | None = None) -> list[str]:
         """Run what is not done, upstream first; returns the names of the stages that ran.
 
-        `compile` asks the training stages for torch.compile: recorded, not part of any id.
+        `compile` asks the training stages for torch.compile. It and `team`, the processes that all call this, are
+        recorded, not part of any id.
         """
+        if team is not None and not team.main:
+            return self._follow(screen, compile, team)
         order = self.order(targets)
         pending = [name for name in order if not self.done(self.stages[name])]
+        if team is not None:
+            for name in pending:
+                self.stages[name].check_team(team)
+            team.tell("stages", json.dumps(pending))
         for name in order:
             if name not in pending:
                 screen.skipped(name, self.directory(self.stages[name]))
         for number, name in enumerate(pending, 1):
             with screen.stage(name, number, len(pending)) as report:
-                report.results = self._run_one(name, screen, compile)
+                report.results = self._run_one(name, screen, compile, team)
+            if team is not None:
+                team.tell(f"done/{name}", "")
         return pending
 
-    def _run_one(self, name: str, screen: Screen, compile: bool) -> dict[str, Any]:
+    def _follow(self, screen: Screen, compile: bool, team: Team) -> list[str]:
+        """What the processes do that are not rank 0: train with it, and wait while it does the rest."""
+        pending: list[str] = json.loads(team.hear("stages"))
+        for name in pending:
+            stage = self.stages[name]
+            if stage.together:
+                team.hear(f"begun/{name}")
+                with suppress(Released):
+                    stage.run(Context(self, name, screen, compile, team))
+            team.hear(f"done/{name}")
+        return pending
+
+    def _run_one(self, name: str, screen: Screen, compile: bool, team: Team | None) -> dict[str, Any]:
         stage = self.stages[name]
         directory = self.directory(stage)
         directory.mkdir(parents=True, exist_ok=True)
@@ -404,8 +404,13 @@ class Graph:
                 "inputs": dict(stage.inputs()),
                 "environment": environment() | {"compile": compile},
             }
+            together = team if stage.together else None
+            if together is not None:
+                record["parallel"] = str(together.plan)
             files.write_json(directory / "stage.json", record)
-            ctx = Context(self, name, screen, compile)
+            ctx = Context(self, name, screen, compile, together)
+            if together is not None:
+                together.tell(f"begun/{name}", "")
             start = time.perf_counter()
             try:
                 stage.run(ctx)

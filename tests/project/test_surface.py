@@ -13,8 +13,8 @@ from pippin import __version__
 from pippin.cli import BENCHES, SHIPPED, app
 
 SURFACE = {
-    "run": ["RECIPE", "[WHAT]...", "--runs", "--compile"],
-    "show": ["WHAT", "[OVERRIDES]...", "--runs", "--json"],
+    "run": ["RECIPE", "[WHAT]...", "--runs", "--compile", "--parallel"],
+    "show": ["WHAT", "[OVERRIDES]...", "--runs", "--json", "--devices", "--memory", "--parallel", "--chip"],
     "chat": [
         "MODEL",
         "--adapter",

@@ -304,6 +304,14 @@ class Loader:
             if not np.array_equal(own.starts, its.starts):
                 raise UserError(f"labels of source {name}: not of these tokens (other documents); make them again")
 
+    def identify(self, step: int) -> str:
+        """Which rows the batch of a step is made of, for a log: enough to make it again."""
+        first = step * self.batch_size
+        sources = self._mixture.rows(first, first + self.batch_size).source
+        counts = np.bincount(sources, minlength=len(self._mixture.sources)).tolist()
+        named = ", ".join(f"{n} of {name}" for name, n in zip(self._mixture.sources, counts, strict=True) if n)
+        return f"seed {self.seed}, step {step}, rows {first}..{first + self.batch_size - 1} ({named})"
+
     def describe(self, steps: int | None = None) -> str:
         """One line a source: its share, its size, and, given the length of the run, how often it is seen."""
         lines = []

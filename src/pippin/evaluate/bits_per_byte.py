@@ -50,7 +50,7 @@ def bits_per_byte(model: Transformer, reader: EvalReader, *, slot: int | None = 
     model.eval()
     nll, tokens = 0.0, 0  # a Python float is float64: batches add up exactly enough
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: FSDP goes on training with what it gathers here
             for batch in reader:
                 batch = batch.to(device)
                 slots_B = None if slot is None else torch.full((len(batch.tokens),), slot, device=device)

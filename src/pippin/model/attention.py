@@ -64,7 +64,7 @@ def make_layout(
     if cache is not None:
         key_positions = cache.positions_BS[:, : cache.length]
         key_segments = cache.segments_BS[:, : cache.length]
-        query_segments = key_segments[:, start:]
+        query_segments = key_segments[:, start:] if segment_ids_BT is None else segment_ids_BT
     else:
         assert segment_ids_BT is not None  # the two cases without segments have returned
         key_positions, key_segments, query_segments = positions, segment_ids_BT, segment_ids_BT

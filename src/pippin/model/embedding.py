@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pippin.model.vocabulary import VocabularyPart
+
 
 class Embedding(nn.Embedding):
     """Token embedding [V, D], dense float32 or int8 with one scale per row (report section 5.1: 8-bit embedding).
 
     The table is used unscaled at both ends of the model. `weight` is None when the table is int8; the buffers
-    `codes` int8 [V, D] and `scale` float32 [V] are None when it is dense.
+    `codes` int8 [V, D] and `scale` float32 [V] are None when it is dense. Where tensor parallelism has cut the table,
+    `part` says which rows are here, and `num_embeddings` counts those.
     """
 
     codes: Tensor | None
@@ -19,6 +22,7 @@ class Embedding(nn.Embedding):
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
+        self.part: VocabularyPart | None = None
         self.register_buffer("codes", None)
         self.register_buffer("scale", None)
 

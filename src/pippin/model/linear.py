@@ -26,7 +26,8 @@ class Linear(nn.Linear):
 
     `mup_width` is the width by which the optimizer scales the update (report section 3.1, simplified muP).
     `shard` says how tensor parallelism cuts it: "column" cuts out_features (weight, codes, table, scale, bias, lora_B),
-    "row" cuts in_features (weight, codes, lora_A); the rank is never cut.
+    "row" cuts in_features (weight, codes, lora_A); the rank is never cut. `part` is then (which part this is, of how
+    many), and `in_features` or `out_features` is the part's; so is the mask that a cut layer is given.
     """
 
     codes: Tensor | None
@@ -46,6 +47,7 @@ class Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=bias)
         self.mup_width = mup_width
         self.shard = shard
+        self.part = (0, 1)
         self.bits = 0
         self.mask: Tensor | None = None
         for name in ("codes", "table", "scale", "lora_scale"):

@@ -67,7 +67,11 @@ class Adapter(TrainingStage):
         if self.initial is not None:
             begin_with(model, SLOT, ctx.artifact(self.initial, "adapter"), signature)
             ctx.result(initial=self.figures(ctx, model, SLOT))
-        self.fit(ctx, model, self._loss(ctx, model), mode=self.mode, slot=SLOT)
+        teacher = None if self.teacher is None else self.load(ctx, self.teacher).requires_grad_(False)
+        loss = None
+        if teacher is not None:
+            loss = partial(_taught_loss, model, teacher, self.teacher_weight, self.train.z_loss)
+        self.fit(ctx, model, loss, mode=self.mode, slot=SLOT, frozen=() if teacher is None else (teacher,))
         save_adapter(model, SLOT, ctx.out("adapter"), signature)
         load_adapter(model, SLOT, ctx.out("adapter"), signature)  # what is measured is what was stored, in 16 bits
         size = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -76,13 +80,6 @@ class Adapter(TrainingStage):
             **self.figures(ctx, model, SLOT),
             before=before,
         )
-
-    def _loss(self, ctx: Context, model: Transformer) -> partial[Loss] | None:
-        """The loss with the teacher in it; None for the loop's own."""
-        if self.teacher is None:
-            return None
-        teacher = self.load(ctx, self.teacher).requires_grad_(False)
-        return partial(_taught_loss, model, teacher, self.teacher_weight, self.train.z_loss)
 
     def cost(self) -> Cost:
         # Frozen weights need no gradient of their own: two of the three products remain. A teacher adds a forward pass.

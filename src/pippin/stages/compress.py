@@ -158,7 +158,7 @@ class Compress(Stage):
 
         directory = ctx.artifact(self.tokens, "tokens")
         loader = Loader(directory, self.mixture, "train", self.tune.seq_len, self.tune.batch_size, self.seed + 1)
-        fit(tunable, loss, loader.batch, self.tune, ctx, partial(self._figures, ctx, model))
+        fit(tunable, loss, loader, self.tune, ctx, partial(self._figures, ctx, model), [model, teacher])
         tunable.finish()
 
     def _figures(self, ctx: Context, model: Transformer) -> dict[str, float]:

@@ -73,7 +73,7 @@ class Distill(TrainingStage):
         else:
             labels = ctx.artifact(self.labels, "labels")
         loss = partial(distillation_loss, student, teacher, self.teacher_weight, self.train.z_loss)
-        self.fit(ctx, student, loss, labels=labels)
+        self.fit(ctx, student, loss, labels=labels, frozen=() if teacher is None else (teacher,))
         self.save(ctx, student)
 
     def cost(self) -> Cost:

@@ -68,7 +68,7 @@ class Draft(TrainingStage):
         draft = Transformer(self.model, self.train.dtype)
         teacher = self.load(ctx, self.teacher).requires_grad_(False)
         loss = partial(_draft_loss, draft, teacher, self.teacher_weight, self.train.z_loss)
-        self.fit(ctx, draft, loss, mode="bins")
+        self.fit(ctx, draft, loss, mode="bins", frozen=(teacher,))
         self.save(ctx, draft)
 
     def cost(self) -> Cost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.heldout import as_bpb, as_losses, heldout
 from pippin.stages.tokenize import TokenStage
+from pippin.team import Team
 from pippin.training.loop import LossFunction, TrainSpec, fit
 
 QUICK_LOOK_TOKENS = 8_192  # held-out tokens a source, while training
@@ -36,7 +38,7 @@ def next_token_loss(model: Transformer, z_loss: float, batch: Batch, step: int, 
         batch.tokens,
         positions_BT=batch.positions,
         segment_ids_BT=batch.segment_ids,
-        slots_B=None if slot is None else torch.full((len(batch.tokens),), slot),
+        slots_B=None if slot is None else torch.full((len(batch.tokens),), slot, device=batch.tokens.device),
         targets=Targets(batch.targets, z_loss=z_loss),
     )
     return loss
@@ -55,6 +57,8 @@ class TrainingStage(Stage):
         seed: of weights and batches.
     """
 
+    together = True
+
     tokens: TokenStage
     train: TrainSpec
     mixture: dict[str, float]
@@ -68,6 +72,9 @@ class TrainingStage(Stage):
             raise UserError(f"seq_len={self.train.seq_len}: the model's max_seq_len is {self.model.max_seq_len}")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2**63")
+
+    def check_team(self, team: Team) -> None:
+        team.plan.check(self.model, self.train.batch_size, self.train.seq_len)
 
     def load(self, ctx: Context, stage: Stage) -> Transformer:
         """An upstream stage's model, computing in this stage's type."""
@@ -97,10 +104,12 @@ class TrainingStage(Stage):
         mode: Literal["windows", "bins"] = "windows",
         slot: int | None = None,
         labels: Path | None = None,
+        frozen: Sequence[nn.Module] = (),
     ) -> None:
         """Run the loop: next-token loss on `model` (through adapter `slot`) unless told otherwise.
 
-        `module` holds what is trained, if it is more than the model; `labels` is what `stages.labels` left.
+        `module` holds what is trained, if it is more than the model; `labels` is what `stages.labels` left; `frozen`
+        are the other models in the loss.
         """
         tokens = self.token_dir(ctx)
         for source in self.heldout_sources or self.mixture:
@@ -109,7 +118,7 @@ class TrainingStage(Stage):
         loader = Loader(tokens, self.mixture, "train", t.seq_len, t.batch_size, self.seed, mode, labels)
         ctx.say(loader.describe(self.train.steps))
         loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)
-        fit(module or model, loss, loader.batch, self.train, ctx, partial(self.look, ctx, model, slot))
+        fit(module or model, loss, loader, self.train, ctx, partial(self.look, ctx, model, slot), frozen)
 
     def save(self, ctx: Context, model: Transformer) -> None:
         """Write the model as a Hugging Face directory and report its size and held-out figures."""

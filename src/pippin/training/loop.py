@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
 
-from pippin.data.loader import Batch
-from pippin.errors import UserError
-from pippin.model.cross_entropy import Loss
+from pippin.data.loader import Batch, Loader
+from pippin.errors import Stopped, UserError
+from pippin.model.cross_entropy import IGNORE, Loss
 from pippin.model.host_memory import keep_freed_memory
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, canonical
+from pippin.team import Released
 from pippin.training.adamw import AdamW
 from pippin.training.checkpoint import Checkpoints
+from pippin.training.events import LossWatch
+from pippin.training.metrics import Meter
 from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.training.parallel import Spread
+from pippin.training.plan import Plan
+from pippin.training.processes import Team
 from pippin.training.schedule import constant, warmup_cosine
 
 if TYPE_CHECKING:
@@ -98,83 +103,145 @@ class TrainSpec:
 def fit(
     module: nn.Module,
     loss_function: LossFunction,
-    batches: Callable[[int], Batch],
+    loader: Loader,
     spec: TrainSpec,
     ctx: Context,
     heldout: Callable[[], dict[str, float]] | None = None,
+    frozen: Iterable[nn.Module] = (),
 ) -> None:
     """Train the parameters of `module` that require gradients; resume from `ctx.dir/checkpoint` when it is there.
 
+    With a team of several processes (`ctx.team`) all call this with the same arguments, and each reads its rows of the
+    same global batches. Rank 0 returns with the trained module; the others are released.
+
     Args:
         module: holds every parameter to train (a Transformer, or one with extras such as mask scores).
-        loss_function: (batch, step) -> Loss with a sum `total` and a `count`; the gradient is of total / count.
-        batches: step -> Batch, a pure function, so that a resumed run sees the same batches.
+        loss_function: (batch, step) -> Loss with a sum `total` and a `count`; the gradient is of total / count over
+            the whole batch, in however many parts it is computed.
+        loader: batches by step, so that a resumed run sees the same ones.
         heldout: metrics on held-out data, logged every `spec.eval_every` steps and at the end.
+        frozen: models beside `module` that `loss_function` uses.
 
     Raises:
-        UserError: the loss is not finite for many steps on end, or a batch has no target.
+        UserError: the loss is not finite for many steps on end, or a batch has no target; the plan does not suit the
+            model; another process was lost.
+        Stopped: SIGTERM came; the state is saved.
+        Released: this process is not rank 0, and training is over.
     """
     keep_freed_memory()
-    parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    team = ctx.team if isinstance(ctx.team, Team) else Team(Plan())
+    model = next((part for part in module.modules() if isinstance(part, Transformer)), None)
+    flops_per_token = 0.0 if model is None else model.config.train_flops_per_token(spec.seq_len)
+    if team.size > 1 and spec.optimizer != "rmsprop":
+        raise UserError(f"optimizer={spec.optimizer}: trains in one process only; start it without torchrun")
+    spread = Spread(team, module, frozen, ctx.compile)
     optimizer = OPTIMIZERS[spec.optimizer](
         param_groups(module, spec.base_width), lr=spec.lr, weight_decay=spec.weight_decay
     )
-    with Checkpoints(ctx.dir / "checkpoint", keep_every=spec.keep_every) as checkpoints:
-        start, applied = _restore(checkpoints, _state(parameters, optimizer), ctx)
-        if ctx.compile:
-            for part in module.modules():
-                if isinstance(part, Transformer):
-                    for block in part.blocks:
-                        block.compile()
-        skipped_on_end, seen_s, seen_tokens = 0, time.perf_counter(), 0
+    if isinstance(optimizer, RMSPropMomentum):
+        optimizer.copies = spread.copies
+    meter = Meter(flops_per_token, team.device, None if spread.mesh is None else spread.mesh.readers, team.size)
+    watch = LossWatch()
+    rows = team.plan.rows(team.rank, spec.batch_size)
+
+    def log() -> None:
+        shown = meter.rows()
+        for row in shown:
+            number = int(row.pop("step"))
+            if (problem := watch.see(row["loss"])) is not None:
+                ctx.say(f"step {number}: {problem}; batch: {loader.identify(number)}")
+            ctx.log(number, **row)
+        if shown:
+            bar.advance(0, loss=shown[-1]["loss"], tok_s=shown[-1]["tokens_per_s"])
+
+    with team.training(), Checkpoints(
+        ctx.dir / "checkpoint", keep_every=spec.keep_every, alone=team.size == 1
+    ) as checkpoints:  # fmt: skip
+        start, applied = _restore(checkpoints, _state(spread, optimizer), ctx)
+        skipped_on_end = 0
         with ctx.track(spec.steps, initial=start) as bar:
             for step in range(start, spec.steps):
-                batch = batches(step)
-                loss = loss_function(batch, step)
-                if loss.count == 0:
+                team.alive()
+                with meter.data():
+                    parts = [loader.rows(step, *each) for each in rows]
+                    count, stops = team.total(_targets(parts) / team.plan.sharers, team.stopping)
+                if stops:
+                    if step > start:
+                        log()
+                        _save(checkpoints, _state(spread, optimizer), module, ctx, step, applied)
+                        checkpoints.wait()
+                    raise Stopped(f"{ctx.name}: asked to end after {step} steps; they are saved")
+                if not count:
                     raise UserError(
                         f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}"
                     )
-                (loss.total / loss.count).backward()
+                losses = _backward(loss_function, parts, step, count / spread.averaged, team.device)
+                spread.sum_gradients()
                 info = optimizer.step(spec.multiplier(applied))
                 optimizer.zero_grad(set_to_none=True)
                 applied += not info.skipped
                 skipped_on_end = skipped_on_end + 1 if info.skipped else 0
                 if info.skipped:
-                    ctx.say(f"step {step} skipped: gradient norm {info.grad_norm:.3g}; nothing was changed")
+                    ctx.say(
+                        f"step {step} skipped: gradient norm {info.grad_norm:.3g}; nothing was changed; "
+                        f"batch: {loader.identify(step)}"
+                    )
                 if skipped_on_end >= 50:
                     raise UserError(f"{ctx.name}: 50 steps on end were skipped; lower lr={spec.lr} or check the data")
-                seen_tokens += batch.tokens.numel()
+                meter.step(
+                    step, spec.batch_size * spec.seq_len, *losses, grad_norm=_finite(info.grad_norm),
+                    lr=spec.lr * spec.multiplier(applied),
+                )  # fmt: skip
                 last = step + 1 == spec.steps
-                if (step + 1) % spec.log_every == 0 or last:
-                    now = time.perf_counter()
-                    nll = float(loss.nll / loss.count)
-                    rate = seen_tokens / (now - seen_s)
-                    ctx.log(
-                        step, loss=nll, grad_norm=_finite(info.grad_norm), lr=spec.lr * spec.multiplier(applied),
-                        tokens_per_s=round(rate, 1),
-                    )  # fmt: skip
-                    bar.advance(0, loss=nll, tok_s=rate)
-                    seen_s, seen_tokens = now, 0
+                saving = (step + 1) % spec.checkpoint_every == 0 and not last
+                if saving or last or (step + 1) % spec.log_every == 0:
+                    log()
                 bar.advance(1)
                 if heldout is not None and ((step + 1) % spec.eval_every == 0 or last):
-                    ctx.log(step, **heldout())
-                    seen_s, seen_tokens = time.perf_counter(), 0
-                if (step + 1) % spec.checkpoint_every == 0 and not last:
-                    _save(checkpoints, _state(parameters, optimizer), module, ctx, step + 1, applied)
+                    with meter.aside():
+                        team.alive()
+                        ctx.log(step, **heldout())
+                        spread.rest()
+                if saving:
+                    team.alive()
+                    with meter.checkpoint():
+                        _save(checkpoints, _state(spread, optimizer), module, ctx, step + 1, applied)
+        team.alive()
+        spread.collect()
+    if not team.main:
+        raise Released
     ctx.keep_checkpoints = spec.keep_every > 0
     ctx.result(train_tokens=spec.tokens, skipped_steps=spec.steps - applied)
+
+
+def _targets(parts: list[Batch]) -> int:
+    """Positions that count, seen before anything is computed."""
+    return sum(int((part.targets != IGNORE).sum()) for part in parts)
+
+
+def _backward(
+    loss_function: LossFunction, parts: list[Batch], step: int, divisor: float, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Add the gradients of total / divisor of some micro-batches; returns the sums of their `nll` and `count`."""
+    sums = []
+    for part in parts:
+        loss = loss_function(part.to(device), step)
+        (loss.total / divisor).backward()
+        sums.append((loss.nll, loss.count))
+    nll, count = zip(*sums, strict=True)
+    return (nll[0], count[0]) if len(parts) == 1 else (torch.stack(nll).sum(), torch.stack(count).sum())
 
 
 def _finite(value: float) -> float:
     return value if math.isfinite(value) else -1.0
 
 
-def _state(parameters: dict[str, nn.Parameter], optimizer: RMSPropMomentum | AdamW) -> dict[str, torch.Tensor]:
+def _state(spread: Spread, optimizer: RMSPropMomentum | AdamW) -> dict[str, torch.Tensor]:
     """Every tensor of the training state by name: the trained parameters and what the optimizer keeps for each."""
-    tensors: dict[str, torch.Tensor] = {f"parameter.{name}": p for name, p in parameters.items()}
-    for name, parameter in parameters.items():
-        tensors |= {f"{key}.{name}": value for key, value in optimizer.state[parameter].items()}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in spread.parameters.items():
+        tensors[f"parameter.{name}"] = spread.stored(name, parameter)
+        tensors |= {f"{key}.{name}": spread.stored(name, value) for key, value in optimizer.state[parameter].items()}
     return tensors
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pippin.errors import UserError
 from pippin.model.linear import Linear
@@ -28,13 +30,18 @@ class StepInfo:
 
 @dataclass(frozen=True)
 class _Block:
-    """One matrix (or vector) that is clipped by itself: views of its parameter, gradient and state."""
+    """One matrix (or vector) that is clipped by itself: views of its parameter, gradient and state.
+
+    On several processes these are the part that is here, which may be empty, and `copies` counts the processes that
+    have the same part.
+    """
 
     parameter: Tensor
     gradient: Tensor
     square: Tensor
     momentum: Tensor
     debias: float  # sqrt(1 - decay^t)
+    copies: int = 1
 
 
 class RMSPropMomentum(torch.optim.Optimizer):
@@ -67,6 +74,9 @@ class RMSPropMomentum(torch.optim.Optimizer):
         update_clip: largest RMS of a matrix's update.
         grad_clip: largest global gradient norm.
         skip_above: gradient norm from which a step is skipped.
+        copies: on several processes, how many hold each element of a parameter (a part of a DTensor, or of a matrix
+            that is cut otherwise, counts as its elements); all processes step together. Sums over matrices then take
+            two exchanges a step, however many matrices there are. None: this process has all.
 
     Raises:
         UserError: a hyperparameter is out of range.
@@ -84,6 +94,7 @@ class RMSPropMomentum(torch.optim.Optimizer):
         update_clip: float = 1.0,
         grad_clip: float = 1.0,
         skip_above: float = 100.0,
+        copies: Mapping[Tensor, int] | None = None,
     ) -> None:
         for name, value in [("decay", decay), ("momentum", momentum), ("weight_decay", weight_decay)]:
             if not 0 <= value < 1:
@@ -93,7 +104,7 @@ class RMSPropMomentum(torch.optim.Optimizer):
         ]:  # fmt: skip
             if not value > 0:
                 raise UserError(f"{name}: value {value}: must be above 0")
-        self.grad_clip, self.skip_above = grad_clip, skip_above
+        self.grad_clip, self.skip_above, self.copies = grad_clip, skip_above, copies
         super().__init__(
             groups,
             {
@@ -122,18 +133,44 @@ class RMSPropMomentum(torch.optim.Optimizer):
         Args:
             multiplier: s(t), the schedule's value in [floor, 1].
         """
-        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if not gradients:
+        with_gradient = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if not with_gradient:
             raise ValueError("no parameter has a gradient: call backward first")
+        squares = _sums_of_squares([_local(p.grad) for p in with_gradient])
+        if self.copies is not None:
+            squares = _total(squares, [self.copies[p] for p in with_gradient])
         # The one wait for the device in a step: everything after it depends on whether the step is taken.
-        norm = math.sqrt(float(_sums_of_squares(gradients).sum(dtype=torch.float64)))
+        norm = math.sqrt(float(squares.sum(dtype=torch.float64)))
         if not norm < self.skip_above:  # also when it is not a number
             return StepInfo(norm, True)
         clip = min(1.0, self.grad_clip / norm) if norm > 0 else 1.0
+        if self.copies is None:
+            for group in self.param_groups:
+                for blocks in _buckets(self._blocks(group)):
+                    raw = _smooth(blocks, group, clip)
+                    sizes = torch.tensor([float(b.parameter.numel()) for b in blocks], device=raw[0].device)
+                    _apply(blocks, raw, _sums_of_squares(raw) / sizes, group, multiplier, clip)
+        else:
+            self._step_together(multiplier, clip)
+        return StepInfo(norm, False)
+
+    def _step_together(self, multiplier: float, clip: float) -> None:
+        """The same with one exchange for the mean squares of all matrices: their updates wait for it in memory."""
+        waiting = []
+        sums, sizes, copies = [], [], []
         for group in self.param_groups:
             for blocks in _buckets(self._blocks(group)):
-                _update(blocks, group, multiplier, clip)
-        return StepInfo(norm, False)
+                raw = _smooth(blocks, group, clip)
+                waiting.append((blocks, raw, group))
+                sums.append(_sums_of_squares(raw))
+                sizes += [float(b.parameter.numel()) for b in blocks]
+                copies += [b.copies for b in blocks]
+        local = torch.cat(sums)
+        both = _total(torch.cat((local, local.new_tensor(sizes))), copies + copies)
+        squares, numbers = both.chunk(2)
+        means = (squares / numbers).split([len(blocks) for blocks, _, _ in waiting])
+        for (blocks, raw, group), mean in zip(waiting, means, strict=True):
+            _apply(blocks, raw, mean, group, multiplier, clip)
 
     def _blocks(self, group: dict[str, Any]) -> Iterator[_Block]:
         """The matrices of a group, with their steps counted up."""
@@ -143,13 +180,28 @@ class RMSPropMomentum(torch.optim.Optimizer):
             state = self.state[p]
             state["step"] += 1
             debias = math.sqrt(1 - group["decay"] ** state["step"].item())  # a CPU tensor: no wait
-            whole = (p, p.grad, state["square"], state["momentum"])
+            copies = 1 if self.copies is None else self.copies[p]
+            if p.ndim >= 3 and isinstance(p, DTensor):
+                raise ValueError("stacks of matrices must be whole on each process, or cut otherwise than by DTensor")
+            whole = [_local(t) for t in (p, p.grad, state["square"], state["momentum"])]
             for parts in zip(*(t.unbind(0) for t in whole), strict=True) if p.ndim >= 3 else [whole]:
-                yield _Block(parts[0], parts[1], parts[2], parts[3], debias)
+                yield _Block(parts[0], parts[1], parts[2], parts[3], debias, copies)
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that is here."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _total(sums: Tensor, copies: list[int]) -> Tensor:
+    """Sums over all processes of what each has a part of; what several have is counted once."""
+    sums = sums / sums.new_tensor(copies)
+    dist.all_reduce(sums)
+    return sums
 
 
 def _sums_of_squares(tensors: list[Tensor]) -> Tensor:
-    """Sum of squares of each tensor, stacked into one: sharded tensors will need one reduction, not one each."""
+    """Sum of squares of each tensor, stacked into one."""
     return torch.stack(torch._foreach_norm(tensors)).square_()
 
 
@@ -168,21 +220,26 @@ def _buckets(blocks: Iterator[_Block]) -> Iterator[list[_Block]]:
         yield bucket
 
 
-def _update(blocks: list[_Block], group: dict[str, Any], multiplier: float, clip: float) -> None:
-    """Steps 2 to 5 for some blocks of one group; scalar factors are folded to spare passes over memory."""
-    p, g = [b.parameter for b in blocks], [b.gradient for b in blocks]
-    v, m = [b.square for b in blocks], [b.momentum for b in blocks]
+def _smooth(blocks: list[_Block], group: dict[str, Any], clip: float) -> list[Tensor]:
+    """Step 2 for some blocks of one group: g / sqrt(v), without the scalar factors of u."""
+    g, v = [b.gradient for b in blocks], [b.square for b in blocks]
     decay = group["decay"]
     torch._foreach_mul_(v, decay)
     torch._foreach_addcmul_(v, g, g, (1 - decay) * clip**2)
     torch._foreach_add_(v, (1 - decay) * group["eps"])
-    # u = clip * g / sqrt(v / debias^2) is `raw` times the factor clip * debias.
     raw = torch._foreach_rsqrt(v)
     torch._foreach_mul_(raw, g)
-    device = raw[0].device
-    sizes = torch.tensor([float(b.parameter.numel()) for b in blocks], device=device)
-    factors = torch.tensor([clip * b.debias for b in blocks], dtype=raw[0].dtype, device=device)
-    rms = (_sums_of_squares(list(raw)) / sizes).sqrt() * factors
+    return list(raw)
+
+
+def _apply(
+    blocks: list[_Block], raw: list[Tensor], mean_squares: Tensor, group: dict[str, Any], multiplier: float, clip: float
+) -> None:
+    """Steps 3 to 5; scalar factors are folded to spare passes over memory."""
+    p, m = [b.parameter for b in blocks], [b.momentum for b in blocks]
+    # u = clip * g / sqrt(v / debias^2) is `raw` times the factor clip * debias.
+    factors = torch.tensor([clip * b.debias for b in blocks], dtype=raw[0].dtype, device=raw[0].device)
+    rms = mean_squares.sqrt() * factors
     factors = factors / (rms / group["update_clip"]).clamp(min=1)
     torch._foreach_mul_(raw, list(factors.unbind(0)))
     torch._foreach_lerp_(m, raw, 1 - group["momentum"])

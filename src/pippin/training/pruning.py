@@ -94,7 +94,8 @@ def install_masks(model: Transformer, scores_LF: Tensor, k: int, eps: float) -> 
     if tuple(scores_LF.shape) != expected:
         raise ValueError(f"scores: shape {tuple(scores_LF.shape)}, the model needs {expected}")
     for down, mask_F in zip(_downs(model), soft_top_k(scores_LF, k, eps).unbind(0), strict=True):
-        down.mask = mask_F
+        which, of = down.part
+        down.mask = mask_F.chunk(of)[which]
 
 
 def clear_masks(model: Transformer) -> None:
