@@ -140,11 +140,11 @@ def _show_scale(
     from pippin.inspect import scale
 
     limit = None if memory is None else scale.parse_bytes(memory)
-    found = scale.at_scale(graph, devices, scale.chip_named(chip), limit, parallel)
+    found, refused = scale.at_scale(graph, devices, scale.chip_named(chip), limit, parallel)
     if as_json:
-        print(json.dumps(scale.describe_scale(found), indent=1))
+        print(json.dumps(scale.describe_scale(found, refused), indent=1))
     else:
-        scale.print_scale(graph.recipe, found, console)
+        scale.print_scale(graph.recipe, found, refused, console)
 
 
 @app.command()
