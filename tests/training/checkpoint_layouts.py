@@ -105,13 +105,13 @@ def _every_layout_reads_every_other(directory: Path) -> None:
             for step in (2, 4):
                 checkpoints.save(step, cut(whole(step), written), {"applied": step})
     for written, step in [*((name, 4) for name in layouts()), ("alone", 8)]:
-        for read in layouts():
-            found = cut(whole(0), read)
-            with Checkpoints(directory / written) as checkpoints:
+        with Checkpoints(directory / written) as checkpoints:
+            for read in layouts():
+                found = cut(whole(0), read)
                 state, set_aside = checkpoints.restore(found)
-            assert state is not None
-            assert (state.step, state.meta, set_aside) == (step, {"applied": step}, {})
-            assert same(found, whole(step)), f"{written} read as {read}"
+                assert state is not None
+                assert (state.step, state.meta, set_aside) == (step, {"applied": step}, {})
+                assert same(found, whole(step)), f"{written} read as {read}"
 
 
 def _replicas_are_written_once_by_all(directory: Path) -> None:

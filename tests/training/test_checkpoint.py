@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+import xxhash
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -151,6 +153,22 @@ def test_older_and_newer_formats_are_refused(tmp_path: Path) -> None:
     (tmp_path / "step-00000010" / "state.json").write_text("{}")
     with pytest.raises(UserError, match="written by an older Pippin; delete"):
         restore(tmp_path)
+    save(tmp_path / "new", 10)
+    file = tmp_path / "new" / "step-00000010" / "manifest.json"
+    text = file.read_text().replace('"format_version": 2', '"format_version": 3')
+    own = json.loads(text)["digest"]
+    text = text.replace(own, "0" * 32)
+    file.write_text(text.replace("0" * 32, xxhash.xxh3_128_hexdigest(text.encode())))
+    with pytest.raises(UserError, match="format_version 3: this Pippin reads 2"):
+        restore(tmp_path / "new")
+    assert names(tmp_path / "new") == ["step-00000010"]
+
+
+def test_a_step_that_is_there_is_replaced(tmp_path: Path) -> None:
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(10, tensors(99), {"applied": 0})
+        checkpoints.save(10, tensors(10), {"applied": 9})
+    assert step_of(tmp_path) == 10
 
 
 def test_a_full_disk_leaves_the_earlier_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
