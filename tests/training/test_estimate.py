@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from tests.tracking import Tracker
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from pippin.errors import UserError
@@ -90,37 +88,6 @@ def test_activations_at_full_size_by_tensors_without_memory(seq_len: int) -> Non
         w = work(model, rows, seq_len, itemsize)
         with FakeTensorMode():
             assert activation_bytes(w, ONE, on_cpu=True) == pytest.approx(kept(w, ONE), rel=0.01)
-
-
-class Tracker(TorchDispatchMode):
-    """Bytes of all storages that operations have made and that are still alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
-        self._alive: set[int] = set()
-
-    def see(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key, size = storage._cdata, storage.nbytes()
-        if key in self._alive:
-            return
-
-        def gone() -> None:
-            self._alive.discard(key)
-            self.now -= size
-
-        self._alive.add(key)
-        weakref.finalize(storage, gone)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.see(leaf)
-        return out
 
 
 @pytest.mark.parametrize("itemsize", [4, 2])
