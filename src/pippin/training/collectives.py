@@ -8,6 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+# Renamed in torch 2.13.
+_all_gather_single = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter_single = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 def gather(x: Tensor, group: dist.ProcessGroup, dim: int = 1) -> Tensor:
     """The parts of all processes side by side along `dim`; the gradient of a part is the sum of what all give it."""
@@ -25,7 +29,7 @@ def all_gather(x: Tensor, group: dist.ProcessGroup, dim: int) -> Tensor:
     """`gather` without a gradient."""
     n = dist.get_world_size(group)
     out = x.new_empty((n, *x.shape))
-    dist.all_gather_into_tensor(out.flatten(0, 1), x.contiguous(), group=group)
+    _all_gather_single(out.flatten(0, 1), x.contiguous(), group=group)
     return out.movedim(0, dim).flatten(dim, dim + 1)
 
 
@@ -33,7 +37,7 @@ def _reduce_scatter(x: Tensor, group: dist.ProcessGroup, dim: int) -> Tensor:
     n = dist.get_world_size(group)
     parts = x.unflatten(dim, (n, -1)).movedim(dim, 0).contiguous()
     out = torch.empty_like(parts[0])
-    dist.reduce_scatter_tensor(out, parts.flatten(0, 1), group=group)
+    _reduce_scatter_single(out, parts.flatten(0, 1), group=group)
     return out
 
 

@@ -24,5 +24,7 @@ def most_likely(teacher: Transformer, batch: Batch) -> Tensor:
     h_BTD = cast(Tensor, teacher(batch.tokens, **where, hidden_only=True))
     head_VD = teacher.head_weight().to(h_BTD.dtype)
     chunk = max(MIN_CHUNK, CHUNK_LOGITS // head_VD.shape[0])
-    found = [F.linear(h, head_VD).argmax(-1) for h in h_BTD.flatten(0, 1).split(chunk)]
-    return torch.cat(found).view_as(batch.tokens)
+    part = (teacher.embed if teacher.head is None else teacher.head).part
+    logits = (F.linear(h, head_VD) for h in h_BTD.flatten(0, 1).split(chunk))
+    found = [each.argmax(-1) if part is None else part.arg_max(each) for each in logits]
+    return torch.cat(found).view(h_BTD.shape[:2])

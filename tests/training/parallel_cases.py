@@ -1,0 +1,170 @@
+"""Small training runs that must not depend on how many processes do them; for the parent and for its spawned ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from pippin.compress.matrix import sorted_palette
+from pippin.data.loader import Batch
+from pippin.model import codes as code_layout
+from pippin.model.config import ModelConfig
+from pippin.model.cross_entropy import IGNORE, Loss
+from pippin.model.transformer import Transformer
+from pippin.stages.adapter import _taught_loss
+from pippin.stages.distill import distillation_loss
+from pippin.stages.prune import Masked
+from pippin.stages.training import next_token_loss
+from pippin.training.loop import LossFunction, _backward, _targets
+from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.training.parallel import Spread
+from pippin.training.processes import Team
+from pippin.training.pruning import annealed_eps, install_masks
+
+ROWS, LENGTH, STEPS, VOCABULARY = 4, 32, 6, 96
+CONFIG = ModelConfig(
+    vocab_size=VOCABULARY, d_model=48, n_layers=2, n_heads=4, n_kv_heads=2, d_head=16, d_ff=64, max_seq_len=LENGTH,
+    rope_base=10_000,
+)  # fmt: skip
+
+
+@dataclass
+class Run:
+    """A module to train, its loss, and the models that take part."""
+
+    module: nn.Module
+    model: Transformer
+    loss: LossFunction
+    frozen: tuple[nn.Module, ...] = ()
+    slot: int | None = None
+
+
+def packed_batch(step: int) -> Batch:
+    """Rows of several documents of uneven length with padding at the end; most of the targets are in the first rows."""
+    generator = torch.Generator().manual_seed(step)
+    tokens = torch.randint(1, VOCABULARY, (ROWS, LENGTH), generator=generator)
+    targets = torch.randint(1, VOCABULARY, (ROWS, LENGTH), generator=generator)
+    positions, segments = torch.zeros_like(tokens), torch.zeros_like(tokens)
+    for row in range(ROWS):
+        at, number = 0, 0
+        while at < LENGTH - 3:
+            length = min(int(torch.randint(2, 14, (), generator=generator)), LENGTH - 3 - at)
+            number += 1
+            positions[row, at : at + length] = torch.arange(length)
+            segments[row, at : at + length] = number
+            at += length
+        targets[row, at:] = IGNORE
+        tokens[row, at:] = 0
+    targets[2, 5:] = IGNORE
+    targets[3] = IGNORE  # one reader may have nothing to learn
+    return Batch(tokens, targets, positions, segments)
+
+
+def make(case: str) -> Run:
+    """A run by name: "plain", "untied", "prune", "adapter" (over packed codes), "distill" or "kl"."""
+    torch.manual_seed(3)
+    model = Transformer(CONFIG, torch.float32)
+    if case == "plain":
+        return Run(model, model, partial(next_token_loss, model, 1e-3))
+    if case == "untied":
+        model = Transformer(ModelConfig(**{**vars(CONFIG), "tied": False, "qkv_bias": True}), torch.float32)
+        return Run(model, model, partial(next_token_loss, model, 1e-3))
+    if case == "prune":
+        masked = Masked(model, 10.0, 1e-1, 0)
+        return Run(masked, model, partial(pruning_loss, masked))
+    teacher = Transformer(CONFIG, torch.float32).requires_grad_(False)
+    if case == "distill":
+        return Run(model, model, partial(distillation_loss, model, teacher, 0.9, 1e-3), (teacher,))
+    pack(model.requires_grad_(False))
+    for _, linear in model.linears():
+        linear.add_adapters(2, 3)
+        nn.init.normal_(linear.lora_B, std=0.1)
+    if case == "adapter":
+        return Run(model, model, partial(next_token_loss, model, 1e-3, slot=1), slot=1)
+    assert case == "kl"
+    return Run(model, model, partial(_taught_loss, model, teacher, 0.5, 1e-3), (teacher,), slot=0)
+
+
+def pack(model: Transformer) -> None:
+    """4-bit codes in all matrices, an int8 table of tokens."""
+    for _, linear in model.linears():
+        out, width = linear.out_features, linear.in_features
+        indices = torch.randint(0, 16, (out, width))
+        table = torch.randn(-(-out // code_layout.GROUP_ROWS), 16).sort(dim=1).values
+        palette = sorted_palette(indices, table, torch.full((out,), width**-0.5), 4)
+        linear.pack(code_layout.pack(palette.indices, 4), palette.table, palette.scale, 4)
+    model.embed.pack_int8()
+
+
+def pruning_loss(masked: Masked, batch: Batch, step: int) -> Loss:
+    eps = annealed_eps(step, steps=STEPS, start=1.0, end=0.1)
+    install_masks(masked.model, masked.scores, 32, eps)
+    return next_token_loss(masked.model, 1e-3, batch, step)
+
+
+def train(team: Team, case: str, compile: bool = False) -> dict[str, Any]:
+    """Some steps; what each process has found, and on rank 0 the module put together again.
+
+    Returns:
+        losses and norms by step; `gradients` of step 0 by name, whole; `look` and `after`, the loss of another batch
+        before and after the module was put together (`after` on rank 0 only); `module`.
+    """
+    run = make(case)
+    spread = Spread(team, run.module, run.frozen, compile)
+    optimizer = RMSPropMomentum(param_groups(run.module, 16), lr=0.01, copies=spread.copies)
+    losses, norms, gradients = [], [], {}
+    for step in range(STEPS):
+        whole = packed_batch(step)
+        parts = [
+            Batch(*(t[first:last] for t in (whole.tokens, whole.targets, whole.positions, whole.segment_ids)))
+            for first, last in team.plan.rows(team.rank, ROWS)
+        ]
+        (count,) = team.total(_targets(parts) / team.plan.sharers)
+        assert count == int((whole.targets != IGNORE).sum())
+        nll, seen = _backward(run.loss, parts, step, count / spread.averaged, team.device)
+        assert int(seen) == _targets(parts)
+        (total,) = team.total(float(nll) / team.plan.sharers)
+        spread.sum_gradients()
+        if step == 0:
+            gradients = {
+                name: full(spread.stored(name, p.grad)) for name, p in spread.parameters.items() if p.grad is not None
+            }
+        norms.append(optimizer.step().grad_norm)
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(total / count)
+    found: dict[str, Any] = {"losses": losses, "norms": norms, "gradients": gradients, "look": look(run)}
+    spread.rest()
+    whole_ones = [t for name, t in spread.parameters.items() if not isinstance(spread.stored(name, t), DTensor)]
+    found["alike"] = all(agreed(t, team) for t in whole_ones)
+    found["state"] = {name: full(spread.stored(name, p)) for name, p in spread.parameters.items()}
+    spread.collect()
+    if team.main:
+        found |= {"after": look(run), "module": run.module}
+    return found
+
+
+@torch.no_grad()
+def look(run: Run) -> float:
+    """Loss of a batch that was not trained on, as held-out figures are computed."""
+    loss = next_token_loss(run.model, 0.0, packed_batch(99), 0, run.slot)
+    return float(loss.nll / loss.count)
+
+
+def full(tensor: Tensor) -> Tensor:
+    tensor = tensor.detach()
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+def agreed(tensor: Tensor, team: Team) -> bool:
+    """Whether what is whole on every process is the same on every process."""
+    if team.size == 1:
+        return True
+    other = tensor.detach().clone()
+    torch.distributed.broadcast(other, 0)
+    (different,) = team.total(float(not torch.equal(other, tensor)))
+    return different == 0
