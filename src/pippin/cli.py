@@ -34,7 +34,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 SHIPPED = ("quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft")
-BENCHES = ("train", "learning", "mup", "checkpoint", "compress", "compress_3b", "export", "device", "device_quality")
+BENCHES = (
+    "train",
+    "loader",
+    "learning",
+    "mup",
+    "checkpoint",
+    "compress",
+    "compress_3b",
+    "export",
+    "device",
+    "device_quality",
+)
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 
 
@@ -267,7 +278,8 @@ def load_recipe(name: str) -> tuple[Callable[..., dict[str, Stage]], Any]:
         if not path.is_file():
             raise UserError(f"{path}: no such recipe file")
         _needs_torch("recipes")
-        print(f"note: {path} is a program and runs with your rights", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # one of several processes says it
+            print(f"note: {path} is a program and runs with your rights", file=sys.stderr)
         spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)  # never the name of another module
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

@@ -1,48 +1,53 @@
-"""Training speed: one step (forward, backward, optimizer) of ours beside transformers' Qwen3 of the same shape.
+"""Training speed: one step (forward, backward, optimizer) of ours beside two peers of the same shape.
 
-Same weights at the start, same tokens, same loss (next-token cross-entropy), float32 parameters and bfloat16 compute;
-theirs under torch.autocast with fused AdamW, ours with the report's optimizer and, as an extra row, with fused AdamW.
-All systems of a size are visited in turn within each repeat, so that a disturbed minute hits all of them.
+The peers are transformers' Qwen3 and a small model written with torch alone in the style of nanoGPT. Same weights at
+the start, same tokens, same loss (next-token cross-entropy), float32 parameters and bfloat16 products; theirs under
+torch.autocast with fused AdamW, ours with the report's optimizer and, as an extra row, with fused AdamW. All systems of
+a size are visited in turn within each repeat, so that a disturbed minute hits all of them. Beside speed: memory, what
+the metrics of each step cost, and a second process with as many rows as the first.
+
+On a CUDA device the same runs there at the sizes for it, with MFU against the published peak.
 """
 
 from __future__ import annotations
 
+import gc
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
+from torch import Tensor
 
-from pippin.bench.result import Result
+from pippin.bench import train_worker
+from pippin.bench.result import Result, cores
+from pippin.bench.train_systems import OURS, OURS_ADAMW, PLAIN, SIZES, THEIRS, Step, new_step, next_tokens, our_step
 from pippin.errors import UserError
-from pippin.interop.layouts import hf_name, to_hf_config
 from pippin.model.config import ModelConfig
-from pippin.model.cross_entropy import Targets
-from pippin.model.transformer import Transformer
-from pippin.training.chips import matmul_flops_per_s
-from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.pipeline import Context, Graph
+from pippin.progress import Screen
+from pippin.stages.curate import Curate
+from pippin.training.chips import matmul_flops_per_s, peak_flops_per_s
+from pippin.training.metrics import Meter
 
-SIZES = {
-    "1M": ModelConfig(4096, 128, 4, n_heads=4, n_kv_heads=2, d_head=32, d_ff=336, max_seq_len=256),
-    "10M": ModelConfig(8192, 320, 6, n_heads=10, n_kv_heads=5, d_head=32, d_ff=840, max_seq_len=256),
-    "30M": ModelConfig(8192, 512, 8, n_heads=8, n_kv_heads=4, d_head=64, d_ff=1344, max_seq_len=256),
-}
-OURS, OURS_ADAMW, THEIRS = "pippin", "pippin, fused AdamW", "transformers"
-AIMS = {"eager": 1.5, "compiled": 1.0}  # ours compiled over theirs
+# Ours compiled over a peer; the last is ours to keep, no one asked for it.
+AIMS = {(THEIRS, "eager"): 1.5, (THEIRS, "compiled"): 1.0, (PLAIN, "compiled"): 1.0}
+METRICS_AIM, MFU_AIM = 0.01, 0.55
+ON_CUDA = "100M,400M,1B"
 
 
 @dataclass(frozen=True)
 class Params:
-    """Settings of the bench."""
+    """Settings of the bench; `sizes`, `seq_len` and `tokens_per_step` have other defaults on a CUDA device."""
 
-    sizes: str = "1M,10M,30M"
-    seq_len: int = 256  # tokens in a row
-    tokens_per_step: int = 2048
+    sizes: str = ""  # 1M,10M,30M; on CUDA 100M,400M,1B
+    seq_len: int = 0  # tokens in a row: 256; on CUDA 4,096
+    tokens_per_step: int = 0  # 2,048; on CUDA 32,768
     repeats: int = 5  # visits of each system
     seconds: float = 3.0  # of each visit, at least two steps
     compiled: bool = True
+    processes: bool = True  # also memory and scaling, in processes of their own
 
 
 @dataclass(frozen=True)
@@ -61,71 +66,84 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     Raises:
         UserError: an unknown size.
     """
-    sizes = ["1M"] if quick else params.sizes.split(",")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    on_cuda = device.type == "cuda"
+    if quick:
+        params = Params(sizes="100M" if on_cuda else "1M", repeats=2, seconds=0.2, compiled=False)
+    sizes = (params.sizes or (ON_CUDA if on_cuda else "1M,10M,30M")).split(",")
     for size in sizes:
         if size not in SIZES:
             raise UserError(f"sizes: value {size!r}: unknown; choose from {', '.join(SIZES)}")
-    if quick:
-        params = Params(repeats=2, seconds=0.2, compiled=False)
-    result = Result("train")
+    seq_len = params.seq_len or (4_096 if on_cuda else 256)
+    rows = (params.tokens_per_step or (32_768 if on_cuda else 2_048)) // seq_len
+    result = Result("train", torch.cuda.get_device_name() if on_cuda else None)
     for size in sizes:
-        _measure(result, size, SIZES[size], params)
+        generator = torch.Generator().manual_seed(0)
+        tokens_BT = torch.randint(0, SIZES[size].vocab_size, (rows, seq_len), generator=generator).to(device)
+        _speed(result, size, SIZES[size], tokens_BT, params)
+        if params.processes:
+            _memory(result, size, tokens_BT, [OURS] if quick else [OURS, PLAIN, THEIRS])
+            _scaling(result, size, tokens_BT, params, quick)
+    _metrics(result, sizes[0], tokens_BT, 4 if quick else 40)
+    if not on_cuda:
+        result.ratio("100M to 1B", "MFU", "published peak", None, ">=", MFU_AIM, "no CUDA device here")
     return result
 
 
-def _measure(result: Result, size: str, config: ModelConfig, params: Params) -> None:
-    rows = params.tokens_per_step // params.seq_len
-    generator = torch.Generator().manual_seed(0)
-    tokens_BT = torch.randint(0, config.vocab_size, (rows, params.seq_len), generator=generator)
+def _speed(result: Result, size: str, config: ModelConfig, tokens_BT: Tensor, params: Params) -> None:
     modes = ["eager", "compiled"] if params.compiled else ["eager"]
-    steps: dict[str, Callable[[], float]] = {}
+    wanted = [(system, mode) for system in (OURS, PLAIN, THEIRS) for mode in modes] + [(OURS_ADAMW, modes[-1])]
+    steps: dict[tuple[str, str], Step] = {}
     missing = ""
-    for mode in modes:
-        steps[f"{OURS} {mode}"] = _our_step(config, tokens_BT, mode, adamw=False)
-    steps[f"{OURS_ADAMW} {modes[-1]}"] = _our_step(config, tokens_BT, modes[-1], adamw=True)
-    try:
-        for mode in modes:
-            steps[f"{THEIRS} {mode}"] = _their_step(config, tokens_BT, mode)
-    except ImportError:
-        missing = "transformers is not installed: pippin[bench]"
-    losses = {system: step() for system, step in steps.items()}  # compiles, and warms up
+    for system, mode in wanted:
+        try:
+            steps[system, mode] = new_step(system, config, tokens_BT, mode)
+        except ImportError:
+            missing = f"{system} is not installed: pippin[bench]"
+            result.row(size, f"{system} {mode}", "tokens", None, "tokens/s")
+    losses = {key: step() for key, step in steps.items()}  # compiles, and warms up
     if max(losses.values()) > 1.02 * min(losses.values()):
         raise RuntimeError(f"{size}: first losses differ, so the systems do not compute the same: {losses}")
-    visits: dict[str, list[_Visit]] = {system: [] for system in steps}
+    visits: dict[tuple[str, str], list[_Visit]] = {system: [] for system in steps}
     peaks = []
     for _ in range(params.repeats):
-        peaks.append(matmul_flops_per_s())
-        for system, step in steps.items():
-            visits[system].append(_visit(step, params.seconds))
+        peaks.append(matmul_flops_per_s(device=tokens_BT.device))
+        for key, step in steps.items():
+            visits[key].append(_visit(step, params.seconds))
     torch.compiler.reset()
+    del steps, step
+    gc.collect()
 
     result.row(size, "torch", "matmul bf16", statistics.median(peaks), "FLOP/s", min(peaks), max(peaks))
-    flops = config.train_flops_per_token(params.seq_len)
-    for system in steps:
-        rates = [params.tokens_per_step / visit.step_s for visit in visits[system]]
+    flops = config.train_flops_per_token(tokens_BT.shape[1])
+    published = peak_flops_per_s("cuda") if tokens_BT.is_cuda else None
+    for (system, mode), found in visits.items():
+        name = f"{system} {mode}"
+        rates = [tokens_BT.numel() / visit.step_s for visit in found]
         rate, low, high = statistics.median(rates), min(rates), max(rates)
-        result.row(size, system, "tokens", rate, "tokens/s", low, high)
-        result.row(size, system, "compute", rate * flops, "FLOP/s", low * flops, high * flops)
+        result.row(size, name, "tokens", rate, "tokens/s", low, high)
+        result.row(size, name, "compute", rate * flops, "FLOP/s", low * flops, high * flops)
         peak = statistics.median(peaks)
-        result.row(size, system, "share of matmul", rate * flops / peak, "1", low * flops / peak, high * flops / peak)
-        cpu = [visit.cpu_s for visit in visits[system]]
-        result.row(size, system, "processor time per step", statistics.median(cpu), "s", min(cpu), max(cpu))
-    if missing:
-        for mode in ("eager", "compiled"):
-            result.row(size, f"{THEIRS} {mode}", "tokens", None, "tokens/s")
-    for mode, aim in AIMS.items():
-        versus, ours = f"{THEIRS} {mode}", f"{OURS} compiled"
-        if versus not in visits or ours not in visits:
-            reason = missing or "nothing was compiled in this run"
-            result.ratio(size, "tokens, compiled", versus, None, ">=", aim, reason)
+        result.row(size, name, "share of matmul", rate * flops / peak, "1", low * flops / peak, high * flops / peak)
+        if published is not None:
+            mfu = [each * flops / published for each in (rate, low, high)]
+            result.row(size, name, "MFU", mfu[0], "1", *mfu[1:])
+            if (system, mode) == (OURS, "compiled"):
+                result.ratio(size, "MFU", "published peak", mfu[0], ">=", MFU_AIM)
+        cpu = [visit.cpu_s for visit in found]
+        result.row(size, name, "processor time per step", statistics.median(cpu), "s", min(cpu), max(cpu))
+    for (peer, mode), aim in AIMS.items():
+        ours, theirs = visits.get((OURS, "compiled")), visits.get((peer, mode))
+        if ours is None or theirs is None:
+            reason = missing if theirs is None and missing else "nothing was compiled in this run"
+            result.ratio(size, "tokens, compiled", f"{peer} {mode}", None, ">=", aim, reason)
             continue
-        pairs = zip(visits[versus], visits[ours], strict=True)
-        value = statistics.median(their.step_s / our.step_s for their, our in pairs)
+        value = statistics.median(their.step_s / our.step_s for their, our in zip(theirs, ours, strict=True))
         reason = "" if value >= aim else "matrix products, which both systems share, dominate the step"
-        result.ratio(size, "tokens, compiled", versus, value, ">=", aim, reason)
+        result.ratio(size, "tokens, compiled", f"{peer} {mode}", value, ">=", aim, reason)
 
 
-def _visit(step: Callable[[], float], seconds: float) -> _Visit:
+def _visit(step: Step, seconds: float) -> _Visit:
     step()  # brings the weights back into the caches
     walls: list[float] = []
     cpus: list[float] = []
@@ -137,48 +155,65 @@ def _visit(step: Callable[[], float], seconds: float) -> _Visit:
     return _Visit(statistics.median(walls), statistics.median(cpus))
 
 
-def _our_step(config: ModelConfig, tokens_BT: torch.Tensor, mode: str, adamw: bool) -> Callable[[], float]:
-    model = _fresh(config)
-    forward = torch.compile(model) if mode == "compiled" else model
-    optimizer: Any
-    if adamw:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    else:
-        optimizer = RMSPropMomentum(param_groups(model), lr=1e-4)
-    targets_BT = torch.cat((tokens_BT[:, 1:], torch.full_like(tokens_BT[:, :1], -100)), dim=1)
-
-    def step() -> float:
-        loss = forward(tokens_BT, targets=Targets(targets_BT))
-        mean = loss.total / loss.count
-        mean.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(mean.detach())
-
-    return step
+def _memory(result: Result, size: str, tokens_BT: Tensor, systems: list[str]) -> None:
+    """Rows for what three eager steps add to a process that has imported everything."""
+    rows, seq_len = tokens_BT.shape
+    for system in systems:
+        request = {"do": "memory", "system": system, "size": size, "rows": rows, "seq_len": seq_len}
+        try:
+            found = train_worker.ask(request, threads=cores())["peak_bytes"]
+        except UserError as error:
+            if "ModuleNotFoundError" not in str(error):
+                raise
+            found = None
+        result.row(size, f"{system} eager", "peak memory over imports", found, "bytes")
 
 
-def _their_step(config: ModelConfig, tokens_BT: torch.Tensor, mode: str) -> Callable[[], float]:
-    import transformers
-
-    shape = {name: value for name, value in to_hf_config(config).items() if name not in ("architectures", "model_type")}
-    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**shape)).train()
-    ours = {hf_name(name): parameter for name, parameter in _fresh(config).named_parameters()}
-    model.load_state_dict(ours, strict=False)
-    forward = torch.compile(model) if mode == "compiled" else model
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-
-    def step() -> float:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = forward(input_ids=tokens_BT, labels=tokens_BT, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(loss.detach())
-
-    return step
+def _scaling(result: Result, size: str, tokens_BT: Tensor, params: Params, quick: bool) -> None:
+    """Rows for one process and two with as many rows each (FSDP), in turn; on a processor one thread each."""
+    if tokens_BT.is_cuda and torch.cuda.device_count() < 2:
+        result.row(size, "pippin, 2 devices", "tokens", None, "tokens/s")
+        return
+    rows, seq_len = tokens_BT.shape
+    request = {"do": "scaling", "system": OURS, "size": size, "rows": rows, "seq_len": seq_len}
+    request["seconds"] = params.seconds
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(1 if quick else params.repeats):
+        for processes, found in rates.items():
+            found.append(train_worker.ask(request, processes)["tokens_per_s"])
+    for processes, found in rates.items():
+        name = f"pippin eager, {processes} process{'es' if processes > 1 else ''}"
+        result.row(size, name, "tokens", statistics.median(found), "tokens/s", min(found), max(found))
+    kept = [two / (2 * one) for one, two in zip(rates[1], rates[2], strict=True)]
+    result.row(size, "pippin eager, 2 processes", "weak scaling", statistics.median(kept), "1", min(kept), max(kept))
 
 
-def _fresh(config: ModelConfig) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(config)
+def _metrics(result: Result, size: str, tokens_BT: Tensor, rounds: int) -> None:
+    """What the metrics of each step cost in a loop like the one that trains: ten steps, then their rows are written."""
+    step = our_step(SIZES[size], tokens_BT, "eager")
+    loss, count = torch.zeros((), device=tokens_BT.device), (next_tokens(tokens_BT) != -100).sum()
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Curate()
+        graph = Graph({"bench": stage}, folder)
+        graph.directory(stage).mkdir(parents=True)
+        ctx = Context(graph, "bench", Screen(quiet=True))
+        meter = Meter(SIZES[size].train_flops_per_token(tokens_BT.shape[1]), tokens_BT.device)
+        costs, shares = [], []
+        for first in range(0, 10 * rounds, 10):
+            began, stepped = time.perf_counter(), 0.0
+            for number in range(first, first + 10):
+                with meter.data():
+                    pass
+                before = time.perf_counter()
+                step()
+                stepped += time.perf_counter() - before
+                meter.step(number, tokens_BT.numel(), loss, count, grad_norm=1.0, lr=0.01)
+            for row in meter.rows():
+                ctx.log(**row)  # type: ignore[arg-type]
+            rest = time.perf_counter() - began - stepped
+            costs.append(rest / 10)
+            shares.append(rest / stepped)
+        ctx.close()
+    result.row(size, "pippin eager", "metrics of a step", statistics.median(costs), "s", min(costs), max(costs))
+    share = statistics.median(shares)
+    result.ratio(size, "metrics of each step, share of it", "the step without", share, "<=", METRICS_AIM)

@@ -64,14 +64,19 @@ def peak_flops_per_s(device_type: str) -> float | None:
     return next((chip.flops_per_s for name, chip in CHIPS.items() if name in words), None)
 
 
-def matmul_flops_per_s(size: int = 1024, dtype: torch.dtype = torch.bfloat16, repeats: int = 5) -> float:
-    """The best of `repeats` square products of `size` on the processor, in FLOP/s, with the threads torch uses now."""
+def matmul_flops_per_s(
+    size: int | None = None, dtype: torch.dtype = torch.bfloat16, repeats: int = 5, device: torch.device | str = "cpu"
+) -> float:
+    """The best of `repeats` square products in FLOP/s: of 1,024 on a processor with its threads, of 8,192 elsewhere."""
+    device = torch.device(device)
+    size = size or (1_024 if device.type == "cpu" else 8_192)
     generator = torch.Generator().manual_seed(0)  # the caller's random numbers stay as they are
-    a, b = (torch.randn(size, size, generator=generator).to(dtype) for _ in range(2))
-    a @ b
+    a, b = (torch.randn(size, size, generator=generator).to(device, dtype) for _ in range(2))
     best = float("inf")
-    for _ in range(repeats):
+    for _ in range(repeats + 1):  # the first warms up
         start = time.perf_counter()
-        a @ b
+        product = a @ b
+        if device.type != "cpu":
+            float(product[0, 0])  # waits for it
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
