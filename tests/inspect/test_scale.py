@@ -94,3 +94,16 @@ def test_what_a_stage_is_to_an_estimate() -> None:
     assert distill.flops_per_token == pytest.approx(distill.model.train_flops_per_token(4_096) + teacher)
     assert summary.trained == 22_417_408  # rank 16 on all seven matrices: 44.8 MB in 16 bits (10.2)
     assert summary.trained * 2 == pytest.approx(44.8e6, rel=1e-3)
+
+
+def test_the_page_shows_what_is_printed(repository: Path, tmp_path: Path) -> None:
+    page = (repository / "docs" / "plan.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    typed = re.findall(r"^\$ pippin (show .*)$", page, flags=re.MULTILINE)
+    assert len(typed) == len(shown) == 2
+    for line, block in zip(typed, shown, strict=True):
+        outcome = command(*line.split(), "--runs", tmp_path / "runs")
+        assert outcome.code == 0, outcome
+        printed = [" ".join(row.split()) for row in outcome.out.splitlines()]
+        for row in block.splitlines():
+            assert any(each.startswith(" ".join(row.split())) for each in printed), row
