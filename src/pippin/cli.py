@@ -236,6 +236,8 @@ def inspect_(
     from pippin.inspect.show import show_model
 
     if verify or diff or merge or steps_of(what):
+        if html is not None:
+            raise UserError(f"--html {html}: the page is of a model; of a checkpoint there is --json")
         inspect_checkpoint(what, verify, diff, merge, as_json)
     else:
         show_model(what, html, as_json, prompt_tokens, rounds)

@@ -16,6 +16,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,11 +52,20 @@ class Checkpoints:
         keep_last: the newest steps that are kept.
         keep_every: multiples of this step are kept too; 0: none.
         alone: this process saves by itself, whatever group it is in.
+        timeout_s: how long a rank waits for another one's part of a save.
     Raises:
         UserError: another process uses the directory; a number is out of range.
     """
 
-    def __init__(self, directory: str | Path, *, keep_last: int = 2, keep_every: int = 0, alone: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_last: int = 2,
+        keep_every: int = 0,
+        alone: bool = False,
+        timeout_s: float = 1800,
+    ) -> None:
         if keep_last < 1 or keep_every < 0:
             raise UserError(f"keep_last={keep_last}, keep_every={keep_every}: keep at least the last one")
         self.directory = Path(directory)
@@ -63,7 +73,7 @@ class Checkpoints:
         together = not alone and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         # Of our own: the thread's exchanges must not meet the training's, and need no accelerator.
-        self._group = dist.new_group(backend="gloo") if together else None
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s)) if together else None
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._planned: tuple[Any, Layout] | None = None
@@ -250,7 +260,12 @@ class Checkpoints:
                 try:
                     for number, found in enumerate(shards, 1):
                         if found is not None:
-                            manifest.shards[stored.shard_name(number)] = stored.Shard(*found)
+                            name = stored.shard_name(number)
+                            manifest.shards[name] = stored.Shard(*found)
+                            if not (temporary / name).is_file():
+                                raise UserError(
+                                    f"{self.directory}: rank {number - 1} writes to another disk; use a shared one"
+                                )
                     with files.full_disk_is_one_line(final):
                         manifest.write(temporary)
                         if final.exists():
@@ -269,7 +284,7 @@ class Checkpoints:
 
     def _write_own(self, temporary: Path, layout: Layout) -> list[Any] | None:
         with files.full_disk_is_one_line(temporary):
-            temporary.mkdir(exist_ok=True)
+            temporary.mkdir(parents=True, exist_ok=True)
         if not layout.places:
             return None
         shard = stored.write_shard(temporary / stored.shard_name(self.rank + 1), layout, self._buffer)

@@ -155,7 +155,7 @@ def fit(
             bar.advance(0, loss=shown[-1]["loss"], tok_s=shown[-1]["tokens_per_s"])
 
     with team.training(), Checkpoints(
-        ctx.dir / "checkpoint", keep_every=spec.keep_every, alone=team.size == 1
+        ctx.dir / "checkpoint", keep_every=spec.keep_every, alone=team.size == 1, timeout_s=team.plan.timeout_s
     ) as checkpoints:  # fmt: skip
         start, applied = _restore(checkpoints, _state(spread, optimizer), ctx)
         skipped_on_end = 0

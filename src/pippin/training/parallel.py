@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -52,16 +53,17 @@ class Mesh:
         self.whole = DeviceMesh(team.device.type, order, mesh_dim_names=("replica", "tensor", "shard"))
         self.data = self.whole["replica", "shard"] if p.replica > 1 else self.whole["shard"]
         self.tensor = self.whole["tensor"].get_group() if p.tensor > 1 else None
-        self.context = _own_group(ranks.flatten(0, 1).transpose(1, 2).flatten(0, 1))
-        self.readers = _own_group(ranks.flatten(0, 1).flatten(1).T)
-        self.summed = _own_group(ranks.flatten(0, 2).T)
+        timeout = timedelta(seconds=p.timeout_s)
+        self.context = _own_group(ranks.flatten(0, 1).transpose(1, 2).flatten(0, 1), timeout)
+        self.readers = _own_group(ranks.flatten(0, 1).flatten(1).T, timeout)
+        self.summed = _own_group(ranks.flatten(0, 2).T, timeout)
 
 
-def _own_group(rows: Tensor) -> dist.ProcessGroup | None:
+def _own_group(rows: Tensor, timeout: timedelta) -> dist.ProcessGroup | None:
     """A process group for each row of ranks; returns the one that this process is in, None if it is alone there."""
     if rows.shape[1] == 1:
         return None
-    group, _ = dist.new_subgroups_by_enumeration(rows.tolist())
+    group, _ = dist.new_subgroups_by_enumeration(rows.tolist(), timeout=timeout)
     return group
 
 

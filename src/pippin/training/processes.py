@@ -103,9 +103,8 @@ class Team:
             if not self.end():
                 raise SystemExit(1) from error
             raise
-        finally:
-            if self.size > 1 and dist.is_initialized():
-                dist.destroy_process_group()
+        if self.size > 1:
+            dist.destroy_process_group()
 
     def total(self, *values: float) -> list[float]:
         """Sums over all processes, on the host; exact for whole numbers."""
@@ -123,11 +122,11 @@ class Team:
     def alive(self) -> None:
         """Start the clock of the watchdog anew (inside `training`).
 
-        A process that does not come by for `timeout_s` prints the stacks of its threads and ends, whatever it hangs in:
-        the launcher then ends the others or starts all again.
+        A process that does not come by for `timeout_s` (and a little, for an exchange to say so first) prints the stacks
+        of its threads and ends, whatever it hangs in: the launcher then ends the others or starts all again.
         """
         if self.size > 1:
-            faulthandler.dump_traceback_later(self.plan.timeout_s, exit=True, file=_STDERR)
+            faulthandler.dump_traceback_later(self.plan.timeout_s + 2, exit=True, file=_STDERR)
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -176,7 +175,12 @@ def join(line: str | None) -> Team:
         UserError: the plan is not for this number of processes.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    plan = Plan.parse("fsdp=auto" if line is None else line, size)
+    try:
+        plan = Plan.parse("fsdp=auto" if line is None else line, size)
+    except UserError:
+        if rank:  # all have the same to say: one does
+            raise SystemExit(2) from None
+        raise
     if size == 1:
         return Team(plan)
     timeout = timedelta(seconds=plan.timeout_s)
