@@ -1,4 +1,4 @@
-"""The NEON kernels, cross-compiled and run under QEMU, against the portable ones there and here."""
+"""The NEON kernels, with and without the matrix product, cross-compiled and run under QEMU, against the portable ones there and here."""
 
 from __future__ import annotations
 
@@ -44,10 +44,12 @@ def test_neon_and_portable_agree(name: str, tmp_path: Path) -> None:
     files = model_files(tmp_path, VARIANTS[name])
     arm = build(system="aarch64", compiler="aarch64-linux-gnu-g++") / "dump_logits"
     neon = dumped(run(arm, *files, "neon", under=ARM))
+    pairs = dumped(run(arm, *files, "i8mm", under=ARM))
     portable = dumped(run(arm, *files, "portable", under=ARM))
     here = dumped(run(build() / "dump_logits", *files, "portable"))
-    assert neon.keys() == portable.keys() == here.keys()
+    assert neon.keys() == pairs.keys() == portable.keys() == here.keys()
     for each in neon:
+        assert np.array_equal(pairs[each], neon[each]), each  # whole numbers: no sum depends on the instruction
         same(each, neon[each], portable[each])
         same(each, portable[each], here[each])
 

@@ -18,7 +18,20 @@ import numpy as np
 
 from pippin.bench import device_shape
 from pippin.bench.device_models import random_plan, write_random_packed
-from pippin.bench.device_shape import BYTES, LIMIT, MAIN, PEER, SHAPES, THREADS, Shape, decode, over, prefill, share
+from pippin.bench.device_shape import (
+    BYTES,
+    LIMIT,
+    MAIN,
+    PEER,
+    PROFILES,
+    SHAPES,
+    THREADS,
+    Shape,
+    decode,
+    over,
+    prefill,
+    share,
+)
 from pippin.bench.device_texts import TEXTS, Given, speculation, trained
 from pippin.bench.result import Result, cores
 from pippin.device.engine import read_bandwidth
@@ -129,7 +142,7 @@ def aims(result: Result, shape: Shape) -> None:
     if shape.name in SHARES:
         reached = shape.median(MAIN, share(both))
         limit = shape.median(LIMIT, device_shape.plain_read(both)) or 0.0
-        reason = f"{limit / 1e9:.1f} GB/s can be read here"
+        reason = f"{limit / 1e9:.1f} GB/s can be read here; {shape.profiled(MAIN, PROFILES[0])}"
         result.ratio(f"{shape.name} {MAIN}", share(both), "plain read", reached, ">=", SHARES[shape.name], reason)
     if shape.name in SPEEDUPS:
         faster = over(shape.median(MAIN, decode(both)), shape.median(PEER, decode(both)))
@@ -140,11 +153,12 @@ def aims(result: Result, shape: Shape) -> None:
         ours, theirs = shape.median(MAIN, prefill(tokens)), shape.median(PEER, prefill(tokens))
         rates = [f"{_tera(shape, 1e3 / ms):.2f}" for ms in (ours, theirs) if ms]
         metric = f"{prefill(tokens)}, times faster (bytes: {bytes_of} of its)"
-        reason = absent or f"{' and '.join(rates)} tera-operations/s in the projections"
+        profile = shape.profiled(MAIN, PROFILES[2])
+        reason = absent or f"{' and '.join(rates)} tera-operations/s in the projections; {profile}"
         result.ratio(f"{shape.name} {MAIN}", metric, PEER, over(theirs, ours), ">=", 4.0, reason)
     for system, metric in device_shape.BATCHES:
         together = _tera(shape, shape.median(system, metric.removesuffix(" / one")) or 0.0)
-        reason = f"{together:.2f} tera-operations/s in the projections"
+        reason = f"{together:.2f} tera-operations/s in the projections; {shape.profiled('ours 3.7, fast', PROFILES[1])}"
         result.ratio(f"{shape.name} {system}", metric, "one sequence", shape.median(system, metric), ">=", 4.0, reason)
     beside = shape.median(MAIN, device_shape.BESIDE)
     result.ratio(f"{shape.name} {MAIN}", device_shape.BESIDE, "alone", beside, ">=", 0.5)

@@ -38,6 +38,15 @@ BATCHES = (
     ("ours 3.7, fast", "decode of 8 sequences / one"),
     (MAIN, "decode of 8 sequences, 4 adapters and none / one"),
 )
+PROFILES = ("a token", "8 sequences", "a prompt")
+PHASES = {
+    "matrix": "matrices",
+    "attention": "attention",
+    "norm": "norms and packing",
+    "head": "head",
+    "sample": "sampling",
+    "wait": "waiting in these",
+}
 LIMIT_BYTES = 1 << 28
 ONCE_S = 2.0  # what takes longer is measured in one round only
 _RATE = 3e11  # operations a second of a prompt, to plan with
@@ -56,6 +65,11 @@ def share(threads: int) -> str:
 def prefill(tokens: int) -> str:
     """The time of a prompt up to its first token, a prompt token."""
     return f"prefill a token, prompt of {tokens}"
+
+
+def profile(what: str, phase: str) -> str:
+    """The milliseconds that a phase takes of one pass; see `PROFILES` and `PHASES`."""
+    return f"profile of {what}, {PHASES.get(phase, phase)}"
 
 
 def plain_read(threads: int) -> str:
@@ -200,13 +214,19 @@ class Shape:
         alone = {"do": "decode", **settings}
         batch = {"do": "batch", "sequences": 8, **settings}
         for _ in range(rounds):
-            _, one, eight = self.ask([], [warm, alone, {**batch, "adapters": False}])
+            look = {"do": "profile", "threads": threads, "prompt": 8, "sequences": 8, "steps": tokens}
+            _, one, eight, spent = self.ask([], [warm, alone, {**batch, "adapters": False}, look])
+            self._profile("ours 3.7, fast", PROFILES[1], spent, tokens)
             self._add("ours 3.7, fast", "decode of one sequence", one)
             self._add("ours 3.7, fast", "decode of 8 sequences", eight)
             self._add("ours 3.7, fast", BATCHES[0][1], eight / one)
             tasks = [warm, alone, {**batch, "adapters": True}, {"do": "swap", "threads": threads, "repeats": 20}]
             tasks.append({"do": "open_adapter", "directory": str(self.adapters[1])})
-            _, one, eight, swap, opening = self.ask(self.adapters, tasks)
+            tasks.append({**look, "sequences": 1})
+            tasks.append({**look, "sequences": 1, "prompt": self.prompts[-1], "steps": 0})
+            _, one, eight, swap, opening, token, prompt = self.ask(self.adapters, tasks)
+            self._profile(MAIN, PROFILES[0], token, tokens)
+            self._profile(MAIN, PROFILES[2], prompt, 1)
             self._add(MAIN, "decode of one sequence", one)
             self._add(MAIN, "decode of 8 sequences, 4 adapters and none", eight)
             self._add(MAIN, BATCHES[1][1], eight / one)
@@ -221,6 +241,20 @@ class Shape:
                         taken = system.ask(self._request([warm, alone]))["values"][1]
                     self._add(system.name, "decode beside a busy process", taken)
                     self._add(system.name, BESIDE, taken / free)
+
+    def _profile(self, system: str, what: str, spent: Mapping[str, float], passes: int) -> None:
+        for phase, seconds in spent.items():
+            self._add(system, profile(what, phase), 1e3 * seconds / passes)
+
+    def profiled(self, system: str, what: str) -> str:
+        """What a pass spends its time on, in words."""
+        whole = self.median(system, profile(what, "whole"))
+        if not whole:
+            return "no profile"
+        parts = [
+            f"{name} {(self.median(system, profile(what, phase)) or 0) / whole:.0%}" for phase, name in PHASES.items()
+        ]
+        return f"of the time of {what}: {', '.join(parts)}"
 
     def ask(self, adapters: Sequence[Path], tasks: Sequence[Mapping[str, Any]]) -> list[Any]:
         """What the tasks give at 3.7 bits in fast mode."""

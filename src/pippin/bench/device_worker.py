@@ -18,9 +18,9 @@ import numpy as np
 
 from pippin.device.engine import Adapter, Engine, Model, Speculation
 
-START = (
-    8  # prompt tokens before decoding is timed: about the speed with an empty cache, as llama.cpp's own bench has it
-)
+PHASES = ("matrix", "attention", "norm", "head", "sample", "wait")
+# Prompt tokens before decoding is timed: about the speed with an empty cache, as llama.cpp's own bench has it.
+START = 8
 
 
 class Worker:
@@ -61,20 +61,11 @@ class Worker:
         """Tokens a second over all sequences; with `adapters` they take turns, none among them."""
         engine = self._open(threads)
         choices = [None, *self.adapters] if adapters else [None]
-        waiting = {
-            engine.submit(self._prompt(START), max_tokens=tokens + 8, adapter=choices[number % len(choices)])
-            for number in range(sequences)
-        }
-        running = list(waiting)
-        while waiting:
-            waiting -= {event.request for event in engine.step()}
+        running = self._start(engine, START, [choices[number % len(choices)] for number in range(sequences)], tokens)
         start = time.perf_counter()
         made = sum(len(engine.step()) for _ in range(tokens))
         elapsed = time.perf_counter() - start
-        for number in running:
-            engine.cancel(number)
-        while engine.pending():
-            engine.step()
+        _stop(engine, running)
         return made / elapsed
 
     def passes(self, threads: int, rows: int, repeats: int) -> list[float]:
@@ -109,6 +100,22 @@ class Worker:
             "same": statistics.median(one for _, one in same),
         }
 
+    def profile(self, threads: int, prompt: int, sequences: int, steps: int) -> dict[str, float]:
+        """Seconds of `steps` decoding steps of some sequences (0: of the prompts' own passes), by phase and "whole".
+
+        The phases are the engine's own clock, as the calling thread sees them (csrc/pippin.h).
+        """
+        engine = self._open(threads)
+        before, start = engine.stats(), time.perf_counter()
+        running = self._start(engine, prompt, [self._adapter(0)] * sequences, steps)
+        if steps:
+            before, start = engine.stats(), time.perf_counter()
+            for _ in range(steps):
+                engine.step()
+        whole, after = time.perf_counter() - start, engine.stats()
+        _stop(engine, running)
+        return {"whole": whole} | {phase: 1e-9 * (after[f"{phase}_ns"] - before[f"{phase}_ns"]) for phase in PHASES}
+
     def open_adapter(self, directory: str) -> float:
         """Seconds to read an adapter into memory."""
         start = time.perf_counter()
@@ -139,11 +146,26 @@ class Worker:
             self._engine = threads, engine
         return self._engine[1]
 
+    def _start(self, engine: Engine, prompt: int, adapters: list[Adapter | None], tokens: int) -> list[int]:
+        """Random prompts of one length, each through its adapter, up to the first token of every one."""
+        requests = [engine.submit(self._prompt(prompt), max_tokens=tokens + 8, adapter=each) for each in adapters]
+        waiting = set(requests)
+        while waiting:
+            waiting -= {event.request for event in engine.step()}
+        return requests
+
     def _adapter(self, number: int) -> Adapter | None:
         return self.adapters[number] if self.adapters else None
 
     def _prompt(self, tokens: int) -> list[int]:
         return self._rng.integers(0, self.model.config.vocab_size, tokens).tolist()
+
+
+def _stop(engine: Engine, requests: list[int]) -> None:
+    for request in requests:
+        engine.cancel(request)
+    while engine.pending():
+        engine.step()
 
 
 def _until_event(engine: Engine) -> list[Any]:
@@ -166,7 +188,8 @@ def main() -> None:
     request = json.load(sys.stdin)
     worker = Worker(request)
     tasks: dict[str, Callable[..., Any]] = {
-        name: getattr(worker, name) for name in ("decode", "prefill", "batch", "passes", "swap", "open_adapter", "text")
+        name: getattr(worker, name)
+        for name in ("decode", "prefill", "batch", "passes", "profile", "swap", "open_adapter", "text")
     }
     values = [tasks[task.pop("do")](**task) for task in request["tasks"]]
     print(json.dumps({"values": values, "bytes_per_token": worker.model.bytes_per_token, "peak": peak_memory()}))

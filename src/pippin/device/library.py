@@ -24,7 +24,7 @@ from typing import Any
 
 from pippin.errors import UserError
 
-ABI = 1
+ABI = 2
 NAME = "libpippin_device.so"
 _ROOM = 2_000  # bytes of an error message
 
@@ -81,6 +81,7 @@ class Stats(Structure):
     _fields_ = [(name, c_int64) for name in (
         "pages", "pages_used", "pages_cached", "kv_page_tokens", "kv_page_bytes", "prompt_tokens", "reused_tokens",
         "new_tokens", "drafted", "accepted", "steps", "rows", "bytes_per_token",
+        "matrix_ns", "attention_ns", "norm_ns", "head_ns", "wait_ns", "sample_ns",
     )]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 
@@ -125,6 +126,9 @@ pippin_stats Engine::stats() {
     stats_.pages = pages_.size(), stats_.pages_used = pages_.used(), stats_.pages_cached = pages_.cached();
     stats_.kv_page_tokens = kPageTokens, stats_.kv_page_bytes = pages_.page_bytes();
     stats_.bytes_per_token = model_->bytes_per_token();
+    const Stopwatch& watch = forward_.watch();
+    stats_.matrix_ns = watch.ns(kMatrices), stats_.attention_ns = watch.ns(kAttention);
+    stats_.norm_ns = watch.ns(kNorms), stats_.head_ns = watch.ns(kHead), stats_.wait_ns = pool_.wait_ns();
     return stats_;
 }
 
@@ -255,6 +259,7 @@ void Engine::forward_all() {
         ++stats_.steps;
         const float* logits = forward_.run(segments);
         draft_prompts(segments, owners);
+        const auto begin = std::chrono::steady_clock::now();
         for (size_t i = 0; i < segments.size(); ++i) {
             if (segments[i].logits_from == segments[i].n) continue;
             Sequence* each = owners[i];
@@ -266,6 +271,7 @@ void Engine::forward_all() {
             std::lock_guard<std::mutex> queue(queue_mutex_);
             --pending_;
         }
+        stats_.sample_ns += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
     }
 }
 

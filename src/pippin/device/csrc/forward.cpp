@@ -3,20 +3,30 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
 
 namespace pippin {
 namespace {
 
 constexpr int64_t kLowPiece = 512;    // inputs of A that one chunk takes
 constexpr int64_t kHeadRows = 512;    // rows of the head that one chunk takes
+constexpr int64_t kPackValues = 4096; // values that one chunk packs at least
+constexpr int64_t kPieceGroups = kSpan / kGroupRows;  // pieces of a product are made of whole spans of the next one's input
 
-// Where to cut `groups` row groups for `threads`: long pieces first, which memory likes, short ones last, so that all end
-// together (guided self-scheduling, Polychronopoulos and Kuck 1987). Multiples of `unit`, from 0 to groups.
+// Groups of rows in the first piece of each thread.
+int64_t first_piece(int64_t groups, int threads, int64_t unit) {
+    return threads == 1 ? groups : std::max(unit, round_up(groups * 3 / (4 * threads), unit));
+}
+
+// Where to cut `groups` row groups for `threads`: a long piece for each first, which memory likes, ever shorter ones
+// last, so that all end together (after guided self-scheduling, Polychronopoulos and Kuck 1987). Multiples of `unit`,
+// from 0 to groups.
 void cut(int64_t groups, int threads, int64_t unit, std::vector<int64_t>& cuts) {
     cuts.assign(1, 0);
     while (cuts.back() < groups) {
-        const int64_t left = groups - cuts.back();
-        cuts.push_back(threads == 1 ? groups : std::min(groups, cuts.back() + std::max(unit, round_up(left / (2 * threads), unit))));
+        const int64_t pieces = int64_t(cuts.size()) - 1, left = groups - cuts.back();
+        const int64_t piece = pieces < threads ? first_piece(groups, threads, unit) : std::max(unit, round_up(left / (2 * threads), unit));
+        cuts.push_back(std::min(groups, cuts.back() + piece));
     }
 }
 
@@ -46,70 +56,69 @@ void Forward::resize(Input& input, int64_t tokens, int64_t cols) {
     }
 }
 
+// Spans [begin, end) of all rows, in this thread.
+void Forward::pack_spans(const float* x, int64_t ld, Input& input, int64_t begin, int64_t end) {
+    for (int64_t first = 0; first < input.packed.tokens; first += kernels_.tile)
+        kernels_.pack(input.packed, x, ld, first, int(std::min<int64_t>(kernels_.tile, input.packed.tokens - first)), begin, end);
+}
+
 void Forward::pack(const float* x, int64_t ld, Input& input) {
-    const int64_t tile = kernels_.tile, tokens = input.packed.tokens;
-    pool_.run((tokens + tile - 1) / tile, [&](int64_t i, int) {
-        kernels_.pack(input.packed, x, ld, i * tile, int(std::min(tile, tokens - i * tile)));
-    });
+    const int64_t spans = input.packed.padded / kSpan, each = std::max<int64_t>(1, kPackValues / (kSpan * input.packed.tokens));
+    pool_.run((spans + each - 1) / each, [&](int64_t i, int) { pack_spans(x, ld, input, i * each, std::min(spans, (i + 1) * each)); });
 }
 
 void Forward::norm_and_pack(const float* x, const float* gain, float* normed, Input& input) {
-    resize(input, rows_, model_.config.d_model);
-    const int64_t tile = kernels_.tile;
-    pool_.run((rows_ + tile - 1) / tile, [&](int64_t i, int) {
-        const int64_t first = i * tile, last = std::min(rows_, first + tile);
-        const float* from = x;
-        if (gain != nullptr) {
-            for (int64_t row = first; row < last; ++row)
-                kernels_.rms_norm(x + row * ldx_, gain, float(model_.config.norm_eps), model_.config.d_model, normed + row * ldx_);
-            from = normed;
-        }
-        kernels_.pack(input.packed, from, ldx_, first, int(last - first));
-    });
+    const int64_t d = model_.config.d_model, each = std::max<int64_t>(1, kPackValues / d);
+    resize(input, rows_, d);
+    if (gain != nullptr) {
+        pool_.run((rows_ + each - 1) / each, [&](int64_t i, int) {
+            for (int64_t row = i * each; row < std::min(rows_, (i + 1) * each); ++row)
+                kernels_.rms_norm(x + row * ldx_, gain, float(model_.config.norm_eps), d, normed + row * ldx_);
+        });
+    }
+    pack(gain != nullptr ? normed : x, ldx_, input);
 }
 
-// low_ [product][row][padded rank] = A x of every row whose adapter has such a part.
-void Forward::low_rank_inputs(int64_t layer, std::initializer_list<Product> products, const float* x, int64_t ldx, int64_t cols) {
-    struct Task {
-        const Half* a;
-        int64_t product, piece, first, n;
-    };
-    const int64_t pieces = (cols + kLowPiece - 1) / kLowPiece;
-    int64_t width = 0;
-    for (const Segment& segment : *segments_)
-        if (segment.adapter) width = std::max(width, round_up(segment.adapter->rank, 16));
-    std::vector<Task> tasks;
+// The tasks whose results add up to low_ [product][row][padded rank] = A x of every row with an adapter.
+void Forward::plan_low_rank(int64_t layer, std::initializer_list<Product> products, int64_t cols) {
+    low_tasks_.clear(), low_width_ = 0;
+    for (const Adapted& run : adapted_) low_width_ = std::max(low_width_, round_up(run.adapter->rank, 16));
+    low_pieces_ = (cols + kLowPiece - 1) / kLowPiece;
     int64_t number = 0;
     for (const Product& product : products) {
-        for (size_t s = 0; s < segments_->size(); ++s) {
-            const Segment& segment = (*segments_)[s];
-            if (!segment.adapter) continue;
-            const LowRank& part = segment.adapter->part(layer, product.which);
+        for (const Adapted& run : adapted_) {
+            const LowRank& part = run.adapter->part(layer, product.which);
             if (part.a.groups == 0) continue;
-            for (int64_t first = 0; first < segment.n; first += 32)
-                for (int64_t piece = 0; piece < pieces; ++piece)
-                    tasks.push_back({&part.a, number, piece, first_row_[s] + first, std::min<int64_t>(32, segment.n - first)});
+            for (int64_t first = 0; first < run.n; first += 32)
+                for (int64_t piece = 0; piece < low_pieces_; ++piece)
+                    low_tasks_.push_back({&part.a, number, piece, run.first_row + first, std::min<int64_t>(32, run.n - first)});
         }
         ++number;
     }
-    const int64_t block = rows_ * width;
-    float* low = low_.get(number * block);
-    float* parts = low_parts_.get(number * pieces * block);
-    pool_.run(int64_t(tasks.size()), [&](int64_t i, int) {
-        const Task& task = tasks[size_t(i)];
-        Half piece = *task.a;
-        piece.values += task.piece * kLowPiece * kGroupRows;
-        piece.cols = std::min(kLowPiece, cols - task.piece * kLowPiece);
-        float* to = parts + (task.product * pieces + task.piece) * block + task.first * width;
-        kernels_.matmul_half(piece, 0, piece.groups, x + task.first * ldx + task.piece * kLowPiece, ldx, int(task.n), 1.0f, false, to, width);
-    });
-    for (const Task& task : tasks) {
-        if (task.piece > 0) continue;
-        float* to = low + task.product * block + task.first * width;
-        const float* from = parts + task.product * pieces * block + task.first * width;
-        std::copy(from, from + task.n * width, to);
-        for (int64_t piece = 1; piece < pieces; ++piece) kernels_.add(to, from + piece * block, task.n * width);
+    low_.get(number * rows_ * low_width_);
+    low_parts_.get(number * low_pieces_ * rows_ * low_width_);
+    low_left_.store(int64_t(low_tasks_.size()), std::memory_order_relaxed);
+}
+
+// One task; whoever does the last one adds the pieces up.
+void Forward::low_rank_task(int64_t i, const float* x, int64_t ldx, int64_t cols) {
+    const int64_t block = rows_ * low_width_;
+    float *low = low_.get(0), *parts = low_parts_.get(0);
+    const LowTask& task = low_tasks_[size_t(i)];
+    Half piece = *task.a;
+    piece.values += task.piece * kLowPiece * kGroupRows;
+    piece.cols = std::min(kLowPiece, cols - task.piece * kLowPiece);
+    float* to = parts + (task.product * low_pieces_ + task.piece) * block + task.first * low_width_;
+    kernels_.matmul_half(piece, 0, piece.groups, x + task.first * ldx + task.piece * kLowPiece, ldx, int(task.n), 1.0f, false, to, low_width_);
+    if (low_left_.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
+    for (const LowTask& each : low_tasks_) {
+        if (each.piece > 0) continue;
+        float* sum = low + each.product * block + each.first * low_width_;
+        const float* from = parts + each.product * low_pieces_ * block + each.first * low_width_;
+        std::copy(from, from + each.n * low_width_, sum);
+        for (int64_t p = 1; p < low_pieces_; ++p) kernels_.add(sum, from + p * block, each.n * low_width_);
     }
+    low_left_.store(-1, std::memory_order_release);
 }
 
 // y = W x + bias + adapter for each product. The groups of rows are shared out among the threads; `after(product, begin,
@@ -118,11 +127,10 @@ template <class After>
 void Forward::multiply(int64_t layer, std::initializer_list<Product> products, bool together, const Input& input, const float* x,
                        int64_t ldx, const After& after) {
     const Activations& packed = input.packed;
-    if (adapted_) low_rank_inputs(layer, products, x, ldx, packed.cols);
-    int64_t width = 0;
-    if (adapted_)
-        for (const Segment& segment : *segments_)
-            if (segment.adapter) width = std::max(width, round_up(segment.adapter->rank, 16));
+    watch_.lap(kNorms);
+    low_tasks_.clear();
+    if (!adapted_.empty()) plan_low_rank(layer, products, packed.cols);
+    const int64_t n_low = int64_t(low_tasks_.size());
     const Product* list = products.begin();
     const int64_t n = int64_t(products.size());
     auto part = [&](int64_t p, int64_t begin, int64_t end) {
@@ -131,84 +139,98 @@ void Forward::multiply(int64_t layer, std::initializer_list<Product> products, b
         const int64_t first = begin * kGroupRows, count = (end - begin) * kGroupRows;
         if (!product.w->bias.empty())
             for (int64_t row = 0; row < packed.tokens; ++row) kernels_.add(product.y + row * product.ldy + first, product.w->bias.data() + first, count);
-        if (adapted_) {
-            for (size_t s = 0; s < segments_->size(); ++s) {
-                const Segment& segment = (*segments_)[s];
-                if (!segment.adapter) continue;
-                const LowRank& low = segment.adapter->part(layer, product.which);
-                if (low.b.groups == 0) continue;
-                kernels_.matmul_half(low.b, begin, end, low_.get(0) + (p * rows_ + first_row_[s]) * width, width, int(segment.n),
-                                     segment.adapter->scale, true, product.y + first_row_[s] * product.ldy, product.ldy);
-            }
+        if (n_low == 0) return;
+        // The tasks of A were handed out before: at most another thread's last one is still to wait for.
+        while (low_left_.load(std::memory_order_acquire) >= 0) std::this_thread::yield();
+        for (const Adapted& run : adapted_) {
+            const LowRank& low = run.adapter->part(layer, product.which);
+            if (low.b.groups == 0) continue;
+            kernels_.matmul_half(low.b, begin, end, low_.get(0) + (p * rows_ + run.first_row) * low_width_, low_width_, int(run.n),
+                                 run.adapter->scale, true, product.y + run.first_row * product.ldy, product.ldy);
         }
     };
     // Pieces of the first product, then of the second ...; of all at once if they go together.
     pieces_.clear();
     for (int64_t p = 0; p < (together ? 1 : n); ++p) {
-        cut(list[p].w->groups, pool_.threads(), kernels_.streams, cuts_);
+        cut(list[p].w->groups, pool_.threads(), kPieceGroups, cuts_);
         for (size_t i = 1; i < cuts_.size(); ++i) pieces_.push_back({p, cuts_[i - 1], cuts_[i]});
     }
     // The longest first, whichever product they are of.
     std::stable_sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.end - a.begin > b.end - b.begin; });
-    pool_.run(int64_t(pieces_.size()), [&](int64_t i, int) {
-        const Piece& piece = pieces_[size_t(i)];
+    pool_.run(n_low + int64_t(pieces_.size()), [&](int64_t i, int) {
+        if (i < n_low) return low_rank_task(i, x, ldx, packed.cols);
+        const Piece& piece = pieces_[size_t(i - n_low)];
         for (int64_t p = piece.product; p < (together ? n : piece.product + 1); ++p) part(p, piece.begin, piece.end);
         after(piece.product, piece.begin * kGroupRows, piece.end * kGroupRows);
     });
+    watch_.lap(kMatrices);
 }
 
-// QK norm, rotation and scale of a row's queries and keys; its keys and values go into the cache.
-void Forward::prepare_attention(int64_t layer, int64_t row) {
+void Forward::expect(const Projection& w) {
+    pool_.expect(w.codes, first_piece(w.groups, pool_.threads(), kPieceGroups) * w.blocks * kBlockBytes);
+}
+
+// Of one row, the queries of a key/value head and its key: QK norm, rotation and scale; key and value go into the cache.
+void Forward::prepare_head(int64_t layer, int64_t row, int64_t head) {
     const pippin_config& c = model_.config;
     const Layer& weights = model_.layers[size_t(layer)];
-    float *q = q_.get(0) + row * ldq_, *k = k_.get(0) + row * ldk_, *v = v_.get(0) + row * ldk_;
+    const int64_t group = c.n_heads / c.n_kv_heads;
+    float *q = q_.get(0) + row * ldq_ + head * group * c.d_head, *k = k_.get(0) + row * ldk_ + head * c.d_head;
     const float *cos = angles_.get(0) + row * c.d_head, *sin = cos + c.d_head / 2;
-    const QKNorm norm = QKNorm(c.qk_norm);
     auto finish = [&](float* x, int64_t heads, const std::vector<float>& gain) {
-        if (norm == QKNorm::width) kernels_.rms_norm(x, gain.data(), float(c.norm_eps), heads * c.d_head, x);
-        for (int64_t head = 0; head < heads; ++head) {
-            float* at = x + head * c.d_head;
-            if (norm == QKNorm::head && !c.rope_before_norm) kernels_.rms_norm(at, gain.data(), float(c.norm_eps), c.d_head, at);
+        const bool norm = QKNorm(c.qk_norm) == QKNorm::head;
+        for (float* at = x; at < x + heads * c.d_head; at += c.d_head) {
+            if (norm && !c.rope_before_norm) kernels_.rms_norm(at, gain.data(), float(c.norm_eps), c.d_head, at);
             kernels_.rotate(at, cos, sin, c.d_head / 2);
-            if (norm == QKNorm::head && c.rope_before_norm) kernels_.rms_norm(at, gain.data(), float(c.norm_eps), c.d_head, at);
+            if (norm && c.rope_before_norm) kernels_.rms_norm(at, gain.data(), float(c.norm_eps), c.d_head, at);
         }
     };
-    finish(q, c.n_heads, weights.q_norm);
-    finish(k, c.n_kv_heads, weights.k_norm);
+    finish(q, group, weights.q_norm);
+    finish(k, 1, weights.k_norm);
     const float by = 1 / std::sqrt(float(c.d_head));
-    for (int64_t i = 0; i < model_.q_width(); ++i) q[i] *= by;
+    for (int64_t i = 0; i < group * c.d_head; ++i) q[i] *= by;
     const Segment& segment = *segment_of_[size_t(row)];
     const int64_t position = segment.start + row - first_row_[size_t(&segment - segments_->data())];
-    uint8_t* page = segment.cache->page(position / kPageTokens);
-    for (int64_t head = 0; head < c.n_kv_heads; ++head)
-        kernels_.store(kv_, k + head * c.d_head, v + head * c.d_head, int(position % kPageTokens),
-                       page + (layer * c.n_kv_heads + head) * kv_.tile_bytes());
+    kernels_.store(kv_, k, v_.get(0) + row * ldk_ + head * c.d_head, int(position % kPageTokens),
+                   segment.cache->page(position / kPageTokens) + (layer * c.n_kv_heads + head) * kv_.tile_bytes());
 }
 
 void Forward::attend(int64_t layer) {
     const pippin_config& c = model_.config;
     const int64_t group = c.n_heads / c.n_kv_heads;
-    struct Block {
-        const Segment* segment;
-        int64_t first_row, head, begin, end;  // queries (token, head of the group), counted within the segment
-    };
-    std::vector<Block> blocks;
+    if (QKNorm(c.qk_norm) == QKNorm::width) {
+        const Layer& weights = model_.layers[size_t(layer)];
+        pool_.run(rows_, [&](int64_t row, int) {
+            float *q = q_.get(0) + row * ldq_, *k = k_.get(0) + row * ldk_;
+            kernels_.rms_norm(q, weights.q_norm.data(), float(c.norm_eps), c.n_heads * c.d_head, q);
+            kernels_.rms_norm(k, weights.k_norm.data(), float(c.norm_eps), c.n_kv_heads * c.d_head, k);
+        });
+    }
+    blocks_.clear();
     int64_t longest = 0;
+    bool alone = true;  // every head of a segment is one block, which can prepare its own queries and keys
     for (size_t s = 0; s < segments_->size(); ++s) {
         const Segment& segment = (*segments_)[s];
         longest = std::max(longest, segment.start + segment.n);
-        for (int64_t begin = 0; begin < segment.n * group; begin += kMaxQueries)
-            for (int64_t head = 0; head < c.n_kv_heads; ++head)
-                blocks.push_back({&segment, first_row_[s], head, begin, std::min(segment.n * group, begin + kMaxQueries)});
+        alone = alone && segment.n * group <= kMaxQueries;
+        for (int64_t head = 0; head < c.n_kv_heads; ++head)  // one head's keys and values stay in the cache
+            for (int64_t begin = 0; begin < segment.n * group; begin += kMaxQueries)
+                blocks_.push_back({&segment, first_row_[s], head, begin, std::min(segment.n * group, begin + kMaxQueries)});
     }
+    if (!alone)
+        pool_.run(rows_, [&](int64_t row, int) {
+            for (int64_t head = 0; head < c.n_kv_heads; ++head) prepare_head(layer, row, head);
+        });
     const int64_t ld = round_up(longest, kPageTokens), width = kv_.width;
     float* all_scores = scores_.get(pool_.threads() * kMaxQueries * ld);
     float* all_queries = queries_.get(pool_.threads() * 2 * kMaxQueries * width);
     tiles_.resize(size_t(pool_.threads() * (ld / kPageTokens)));
     float* mixed = mixed_.get(0);
-    pool_.run(int64_t(blocks.size()), [&](int64_t i, int thread) {
-        const Block& block = blocks[size_t(i)];
+    pool_.run(int64_t(blocks_.size()), [&](int64_t i, int thread) {
+        const Block& block = blocks_[size_t(i)];
         const Segment& segment = *block.segment;
+        if (alone)
+            for (int64_t row = block.first_row; row < block.first_row + segment.n; ++row) prepare_head(layer, row, block.head);
         const int m = int(block.end - block.begin);
         float* scores = all_scores + thread * kMaxQueries * ld;
         float* queries = all_queries + thread * 2 * kMaxQueries * width;
@@ -222,9 +244,8 @@ void Forward::attend(int64_t layer) {
             return (block.first_row + query / group) * ldq_ + (block.head * group + query % group) * c.d_head;
         };
         for (int j = 0; j < m; ++j) {
-            float* to = queries + j * width;
-            std::memcpy(to, q_.get(0) + place(block.begin + j), size_t(c.d_head) * 4);
-            std::fill(to + c.d_head, to + width, 0.0f);
+            const float* from = q_.get(0) + place(block.begin + j);
+            for (int64_t i = 0; i < width; ++i) queries[i * m + j] = i < c.d_head ? from[i] : 0;
         }
         kernels_.scores(kv_, tiles, pages, queries, m, scores, ld);
         for (int j = 0; j < m; ++j) {
@@ -249,14 +270,20 @@ void Forward::add_result(const float* gain, const float* y, int64_t ldy) {
 
 const float* Forward::run(const std::vector<Segment>& segments) {
     const pippin_config& c = model_.config;
+    watch_.start();
     segments_ = &segments;
-    rows_ = 0, adapted_ = false;
+    rows_ = 0;
+    adapted_.clear();
     first_row_.clear(), segment_of_.clear();
     for (const Segment& segment : segments) {
+        if (segment.adapter) {
+            if (adapted_.empty() || adapted_.back().adapter != segment.adapter || adapted_.back().first_row + adapted_.back().n != rows_)
+                adapted_.push_back({segment.adapter, rows_, 0});
+            adapted_.back().n += segment.n;
+        }
         first_row_.push_back(rows_);
         rows_ += segment.n;
         segment_of_.insert(segment_of_.end(), size_t(segment.n), &segment);
-        adapted_ |= segment.adapter != nullptr;
     }
     float *x = x_.get(rows_ * ldx_), *normed = normed_.get(rows_ * ldx_);
     float *q = q_.get(rows_ * ldq_), *k = k_.get(rows_ * ldk_), *v = v_.get(rows_ * ldk_), *mixed = mixed_.get(rows_ * ldq_);
@@ -280,24 +307,33 @@ const float* Forward::run(const std::vector<Segment>& segments) {
         const Projection* w = weights.projections;
         const float* in = c.post_norm ? x : normed;
         norm_and_pack(x, c.post_norm ? nullptr : weights.attention_norm.data(), normed, wide_);
+        expect(w[O]);
         multiply(layer, {{&w[Q], Q, q, ldq_}, {&w[K], K, k, ldk_}, {&w[V], V, v, ldk_}}, false, wide_, in, ldx_, nothing);
-        pool_.run(rows_, [&](int64_t row, int) { prepare_attention(layer, row); });
         attend(layer);
+        watch_.lap(kAttention);
         resize(mixed_in_, rows_, model_.q_width());
         pack(mixed, ldq_, mixed_in_);
+        expect(w[GATE]);
         multiply(layer, {{&w[O], O, y, ldx_}}, false, mixed_in_, mixed, ldq_, add_to_x);
         if (c.post_norm) add_result(weights.attention_norm.data(), y, ldx_);
         norm_and_pack(x, c.post_norm ? nullptr : weights.ffn_norm.data(), normed, wide_);
+        expect(w[DOWN]);
+        // A range of rows is whole spans of the next product's input.
+        resize(ffn_in_, rows_, c.d_ff);
         multiply(layer, {{&w[GATE], GATE, gate, ldf_}, {&w[UP], UP, up, ldf_}}, true, wide_, in, ldx_, [&](int64_t, int64_t begin, int64_t end) {
             for (int64_t row = 0; row < rows_; ++row) kernels_.silu_mul(gate + row * ldf_ + begin, up + row * ldf_ + begin, end - begin);
+            pack_spans(gate, ldf_, ffn_in_, begin / kSpan, end >= c.d_ff ? ffn_in_.packed.padded / kSpan : end / kSpan);
         });
-        resize(ffn_in_, rows_, c.d_ff);
-        pack(gate, ldf_, ffn_in_);
+        if (layer + 1 < c.n_layers)
+            expect(model_.layers[size_t(layer) + 1].projections[Q]);
+        else
+            pool_.expect(model_.head.codes, kHeadRows * c.d_model);
         multiply(layer, {{&w[DOWN], DOWN, y, ldx_}}, false, ffn_in_, gate, ldf_, add_to_x);
         if (c.post_norm) add_result(weights.ffn_norm.data(), y, ldx_);
     }
     int64_t wanted = 0;
     for (const Segment& segment : segments) wanted += segment.n - segment.logits_from;
+    watch_.lap(kNorms);
     if (wanted == 0) return nullptr;
     float *last = last_.get(wanted * ldx_), *logits = logits_.get(wanted * c.vocab_size);
     resize(head_in_, wanted, c.d_model);
@@ -305,19 +341,22 @@ const float* Forward::run(const std::vector<Segment>& segments) {
     for (size_t s = 0; s < segments.size(); ++s)
         for (int64_t i = segments[s].logits_from; i < segments[s].n; ++i, ++to) {
             kernels_.rms_norm(x + (first_row_[s] + i) * ldx_, model_.norm.data(), float(c.norm_eps), c.d_model, last + to * ldx_);
-            kernels_.pack(head_in_.packed, last, ldx_, to, 1);
+            kernels_.pack(head_in_.packed, last, ldx_, to, 1, 0, head_in_.packed.padded / kSpan);
         }
     pool_.run((c.vocab_size + kHeadRows - 1) / kHeadRows, [&](int64_t i, int) {
         kernels_.head(model_.head.codes, model_.head.scale, i * kHeadRows, std::min<int64_t>(c.vocab_size, (i + 1) * kHeadRows),
                       head_in_.packed, logits, c.vocab_size);
     });
+    watch_.lap(kHead);
+    expect(model_.layers[0].projections[Q]);
     return logits;
 }
 
 void Forward::project(int64_t layer, int which, const float* x, int64_t n, float* y) {
     const Projection& w = model_.layers[size_t(layer)].projections[which];
     static const std::vector<Segment> none;
-    segments_ = &none, adapted_ = false, rows_ = n;
+    watch_.start();
+    segments_ = &none, adapted_.clear(), rows_ = n;
     resize(ffn_in_, n, w.cols);
     pack(x, w.cols, ffn_in_);
     const int64_t ldy = w.groups * kGroupRows;

@@ -1,5 +1,7 @@
 // One forward pass over the next tokens of several sequences, each with its own adapter or none.
 #pragma once
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <vector>
 
@@ -30,6 +32,24 @@ private:
     int64_t size_ = 0;
 };
 
+// What a forward pass spends its time on, as the calling thread sees it.
+enum Phase { kMatrices, kAttention, kNorms, kHead, kPhases };
+
+class Stopwatch {
+public:
+    void start() { last_ = Clock::now(); }
+    void lap(Phase phase) {
+        const Clock::time_point now = Clock::now();
+        ns_[phase] += std::chrono::nanoseconds(now - last_).count(), last_ = now;
+    }
+    int64_t ns(Phase phase) const { return ns_[phase]; }
+
+private:
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point last_;
+    int64_t ns_[kPhases] = {};
+};
+
 struct Segment {
     SequenceCache* cache;      // has room for the new tokens, which are its last ones
     const int32_t* tokens;     // the new tokens
@@ -44,6 +64,7 @@ public:
 
     KVShape kv_shape() const { return kv_; }
     int64_t page_bytes() const { return model_.config.n_layers * model_.config.n_kv_heads * kv_.tile_bytes(); }
+    const Stopwatch& watch() const { return watch_; }
     // The logits that the segments ask for, [rows, vocabulary], in order; valid until the next call.
     const float* run(const std::vector<Segment>& segments);
     // One projection of n vectors: y [n, out] = W x [n, in].
@@ -55,6 +76,21 @@ private:
         int which;
         float* y;
         int64_t ldy;
+    };
+    // Rows next to each other with the same adapter.
+    struct Adapted {
+        const Adapter* adapter;
+        int64_t first_row, n;
+    };
+    // Some inputs (`piece`) of the A of one product, for some rows.
+    struct LowTask {
+        const Half* a;
+        int64_t product, piece, first, n;
+    };
+    // Queries [begin, end) of a segment, (token, head of the group), that attention handles side by side.
+    struct Block {
+        const Segment* segment;
+        int64_t first_row, head, begin, end;
     };
     struct Piece {
         int64_t product, begin, end;
@@ -70,11 +106,14 @@ private:
     void resize(Input& input, int64_t tokens, int64_t cols);
     void norm_and_pack(const float* x, const float* gain, float* normed, Input& input);
     void pack(const float* x, int64_t ld, Input& input);
+    void pack_spans(const float* x, int64_t ld, Input& input, int64_t begin, int64_t end);
     template <class After>
     void multiply(int64_t layer, std::initializer_list<Product> products, bool together, const Input& input, const float* x, int64_t ldx,
                   const After& after);
-    void low_rank_inputs(int64_t layer, std::initializer_list<Product> products, const float* x, int64_t ldx, int64_t cols);
-    void prepare_attention(int64_t layer, int64_t row);
+    void plan_low_rank(int64_t layer, std::initializer_list<Product> products, int64_t cols);
+    void low_rank_task(int64_t i, const float* x, int64_t ldx, int64_t cols);
+    void expect(const Projection& w);
+    void prepare_head(int64_t layer, int64_t row, int64_t head);
     void attend(int64_t layer);
     void add_result(const float* gain, const float* y, int64_t ldy);
 
@@ -83,9 +122,10 @@ private:
     const Kernels& kernels_;
     const bool exact_;
     const KVShape kv_;
+    Stopwatch watch_;
 
     const std::vector<Segment>* segments_ = nullptr;
-    bool adapted_ = false;
+    std::vector<Adapted> adapted_;
     int64_t rows_ = 0;
     std::vector<const Segment*> segment_of_;  // of each row
     std::vector<int64_t> first_row_;          // of each segment
@@ -95,7 +135,11 @@ private:
     Buffer<float> low_, low_parts_, scores_, queries_;
     std::vector<const uint8_t*> tiles_;
     std::vector<Piece> pieces_;
+    std::vector<Block> blocks_;
     std::vector<int64_t> cuts_;
+    std::vector<LowTask> low_tasks_;
+    int64_t low_width_ = 0, low_pieces_ = 0;
+    std::atomic<int64_t> low_left_{0};  // tasks that are not done; -1 once low_ is there
 };
 
 }  // namespace pippin

@@ -2,6 +2,8 @@
 
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include "error.h"
@@ -14,6 +16,7 @@ namespace avx2 { const Kernels& table(); }
 namespace avx512 { const Kernels& table(); }
 #elif defined(__aarch64__)
 namespace neon { const Kernels& table(); }
+namespace i8mm { const Kernels& table(); }
 #endif
 
 namespace {
@@ -30,9 +33,16 @@ std::vector<const Kernels*> usable() {
         tables.push_back(&avx2::table());
 #elif defined(__aarch64__)
 #if defined(__linux__)
-    constexpr unsigned long kDotProduct = 1ul << 20;  // HWCAP_ASIMDDP
-    if (getauxval(AT_HWCAP) & kDotProduct) tables.push_back(&neon::table());
+    constexpr unsigned long kDotProduct = 1ul << 20, kMatrixProduct = 1ul << 13;  // HWCAP_ASIMDDP, HWCAP2_I8MM
+    const bool dot_product = getauxval(AT_HWCAP) & kDotProduct;
+    if (dot_product && getauxval(AT_HWCAP2) & kMatrixProduct) tables.push_back(&i8mm::table());
+    if (dot_product) tables.push_back(&neon::table());
 #else
+#if defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
+    if (sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &size, nullptr, 0) == 0 && has) tables.push_back(&i8mm::table());
+#endif
     tables.push_back(&neon::table());  // every Apple processor of 64 bits that runs a current system
 #endif
 #endif

@@ -56,11 +56,10 @@ constexpr int kMaxQueries = 8;  // query rows that attention handles side by sid
 
 struct Kernels {
     const char* name;
-    int tile;     // most tokens of a tile
-    int streams;  // row groups that are read side by side for one token
+    int tile;  // most tokens of a tile
 
-    // Tokens [first, first + n) of x [*, ld], a whole tile, into the tile's place.
-    void (*pack)(Activations& out, const float* x, int64_t ld, int64_t first, int n);
+    // Spans [begin, end) of tokens [first, first + n) of x [*, ld], a whole tile, into the tile's place.
+    void (*pack)(Activations& out, const float* x, int64_t ld, int64_t first, int n, int64_t begin, int64_t end);
     // y[token, row] = W x for the rows of groups [begin, end) and all tokens of x; y has round_up(rows, 16) columns.
     void (*matmul)(const Palette& w, int64_t begin, int64_t end, const Activations& x, float* y, int64_t ldy);
     // y[token, row] (+)= alpha * (W x)[row] for groups [begin, end) and n tokens of x [n, ldx].
@@ -74,11 +73,13 @@ struct Kernels {
     void (*add)(float* y, const float* x, int64_t n);
     void (*rotate)(float* head, const float* cos, const float* sin, int half);
     void (*softmax)(float* x, int64_t n);
+    // The place of the largest of x, of equals the first.
+    int64_t (*largest)(const float* x, int64_t n);
     // Sum of e^((x - high) by) in double precision; the terms go to `out`, which has room for 16 more floats than n.
     double (*exp_sum)(const float* x, int64_t n, float high, float by, float* out);
     // Keys and values of one token and head into place `slot` of a tile.
     void (*store)(const KVShape& shape, const float* k, const float* v, int slot, uint8_t* tile);
-    // scores[m, 16 p + t] = q[m] . key t of page p, for n pages; q [m, width].
+    // scores[m, 16 p + t] = q[:, m] . key t of page p, for n pages; q [width, m].
     void (*scores)(const KVShape& shape, const uint8_t* const* tiles, int64_t n, const float* q, int m, float* out, int64_t ld);
     // out[m, :] = sum over tokens of p[m, token] * value; out [m, width]. p is 0 beyond the last token.
     void (*mix)(const KVShape& shape, const uint8_t* const* tiles, int64_t n, float* p, int64_t ld, int m, float* out);

@@ -48,13 +48,16 @@ static void scores_of(const KVShape& shape, const uint8_t* const* tiles, int64_t
     const int width = shape.width;
     for (int64_t page = 0; page < n; ++page) {
         const uint8_t* keys = tiles[page];
+        // Pages lie apart: only we know what is read next, at last the first values.
+        const uint8_t* next = page + 1 < n ? tiles[page + 1] : tiles[0] + shape.half_bytes();
         F total[2][M] = {};  // even and odd places of the head, for the latency of the sums
         for (int i = 0; i < width; i += 2) {
+            __builtin_prefetch(next + i * kPageTokens * shape.item(), 0, 3);
 #pragma GCC unroll 2
             for (int odd = 0; odd < 2; ++odd) {
                 F key = stored<KIND>(keys, int64_t(i + odd) * kPageTokens);
 #pragma GCC unroll 8
-                for (int m = 0; m < M; ++m) total[odd][m] = Isa::fma(total[odd][m], key, q + m * width + i + odd);
+                for (int m = 0; m < M; ++m) total[odd][m] = Isa::fma(total[odd][m], key, q + (i + odd) * M + m);
             }
         }
         F by = splat<F>(1.0f);
@@ -74,16 +77,19 @@ static void mix_columns(const KVShape& shape, const uint8_t* const* tiles, int64
     F total[M][C] = {};
     for (int64_t page = 0; page < n; ++page) {
         const uint8_t* values = tiles[page] + shape.half_bytes();
+        const uint8_t* next = tiles[page + 1 < n ? page + 1 : page] + shape.half_bytes();
+        float weights[M * kPageTokens];  // at places that are known when the loop is compiled
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) store(weights + m * kPageTokens, load<F>(p + m * ld + page * kPageTokens));
         for (int t = 0; t < kPageTokens; ++t) {
+            for (int64_t at = 0; at < C * 16 * shape.item(); at += 64) __builtin_prefetch(next + (int64_t(t) * width + column) * shape.item() + at, 0, 3);
             F value[C];
 #pragma GCC unroll 8
             for (int c = 0; c < C; ++c) value[c] = stored<KIND>(values, int64_t(t) * width + column + 16 * c);
 #pragma GCC unroll 8
-            for (int m = 0; m < M; ++m) {
-                const float* by = p + m * ld + page * kPageTokens + t;
+            for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-                for (int c = 0; c < C; ++c) total[m][c] = Isa::fma(total[m][c], value[c], by);
-            }
+                for (int c = 0; c < C; ++c) total[m][c] = Isa::fma(total[m][c], value[c], weights + m * kPageTokens + t);
         }
     }
 #pragma GCC unroll 8

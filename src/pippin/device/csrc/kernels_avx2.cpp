@@ -10,6 +10,7 @@ namespace pippin::avx2 {
 struct Isa {
     static constexpr const char* kName = "avx2";
     static constexpr int kTile = 4;
+    static constexpr bool kPairs = false;
     static constexpr int streams(int m) { return m == 1 ? 2 : 1; }
     static constexpr int kOffset = 0;
 

@@ -10,6 +10,7 @@ namespace pippin::avx512 {
 struct Isa {
     static constexpr const char* kName = "avx512";
     static constexpr int kTile = 12;
+    static constexpr bool kPairs = false;
     static constexpr int streams(int m) { return m <= 3 ? 4 : 2; }
     static constexpr int kOffset = 128;  // the integer product takes one unsigned factor
 

@@ -1,6 +1,7 @@
 // The kernels, written once. kernels_*.cpp include this inside a namespace, after vec.h and their `Isa`:
 //
 //   kTile, streams(m)           the widest tile, and how many row groups to compute side by side for m tokens
+//   kPairs                      whether `panel<BITS, M>` computes an even number of tokens for itself
 //   kOffset                     128 if looked-up codes are table values + 128, else 0
 //   Lut<BITS>::make(table)      a group's table, ready for
 //   lookup<BITS>(raw, f, lut)   field f of every byte of a 64-byte block, as bytes
@@ -18,6 +19,11 @@
 template <int N>
 struct Number {
     static constexpr int n = N;
+};
+// T, but looked into only once the template around it is used.
+template <class T, int>
+struct Dependent {
+    using type = T;
 };
 template <KVKind KIND>
 struct Kind {
@@ -69,7 +75,8 @@ __attribute__((noinline)) static void panel_fast(const Palette& w, int64_t group
         for (int64_t b = 0; b < n; ++b, words += kFields * M) {
 #pragma GCC unroll 4
             for (int g = 0; g < G; ++g) {
-                if constexpr (M <= 3) __builtin_prefetch(codes + g * stride + (block + b) * kBlockBytes + kAhead, 0, 2);
+                // Of one group what comes next; beside each other, the same place of the next groups.
+                __builtin_prefetch(codes + g * stride + (block + b) * kBlockBytes + (G == 1 ? kAhead : G * stride), 0, 2);
                 U raw = load<U>(codes + g * stride + (block + b) * kBlockBytes);
 #pragma GCC unroll 4
                 for (int f = 0; f < kFields; ++f) {
@@ -144,6 +151,14 @@ static void tile_product(const Palette& w, int64_t begin, int64_t end, const Act
         for (; group + G <= end; group += G) panel(Number<G>{}, group);
         for (; group < end; ++group) panel(Number<1>{}, group);
     };
+    if constexpr (Isa::kPairs && M % 2 == 0) {
+        if (!x.exact) {
+            using Processor = typename Dependent<Isa, M>::type;
+            for (int64_t group = begin; group < end; ++group)
+                Processor::template panel<BITS, M>(w, group, x.bytes + first * x.padded, x.scale + spans, y + first * ldy, ldy);
+            return;
+        }
+    }
     if (x.exact)
         run(Number<Isa::streams(M)>{}, [&](auto width, int64_t group) {
             panel_exact<BITS, decltype(width)::n, M>(w, group, x.floats + first * x.padded, y + first * ldy, ldy);
@@ -177,13 +192,14 @@ static void matmul(const Palette& w, int64_t begin, int64_t end, const Activatio
         product<2>(w, begin, end, x, y, ldy);
 }
 
-static void pack(Activations& out, const float* x, int64_t ld, int64_t first, int n) {
+static void pack(Activations& out, const float* x, int64_t ld, int64_t first, int n, int64_t begin, int64_t end) {
     if (out.exact) {
         float* to = out.floats + first * out.padded;
         for (int m = 0; m < n; ++m) {
             const float* from = x + (first + m) * ld;
-            for (int64_t k = 0; k < out.cols; ++k) to[k * n + m] = from[k];
-            for (int64_t k = out.cols; k < out.padded; ++k) to[k * n + m] = 0;
+            const int64_t last = least(out.cols, end * kSpan);
+            for (int64_t k = begin * kSpan; k < last; ++k) to[k * n + m] = from[k];
+            for (int64_t k = last; k < end * kSpan; ++k) to[k * n + m] = 0;
         }
         return;
     }
@@ -192,7 +208,7 @@ static void pack(Activations& out, const float* x, int64_t ld, int64_t first, in
     float* scale = out.scale + first * spans;
     int32_t* start = out.start + first * spans;
     for (int m = 0; m < n; ++m) {
-        for (int64_t span = 0; span < spans; ++span) {
+        for (int64_t span = begin; span < end; ++span) {
             const float* from = x + (first + m) * ld + span * kSpan;
             float padded[kSpan];
             const int64_t left = out.cols - span * kSpan;
@@ -233,6 +249,7 @@ static void panel_half(const Half& w, int64_t group, const float* x, int64_t ldx
     F total[2][M] = {};  // two chains, for the latency of the sums
     int64_t k = 0;
     for (; k + 2 <= w.cols; k += 2) {
+        __builtin_prefetch(values + k * kGroupRows + kAhead, 0, 2);
 #pragma GCC unroll 2
         for (int half = 0; half < 2; ++half) {
             F value = Isa::from_half(values + (k + half) * kGroupRows);
@@ -374,6 +391,17 @@ static void softmax(float* x, int64_t n) {
     for (i = 0; i < n; i += 16) store(x + i, load<F>(x + i) * by);
 }
 
+static int64_t largest(const float* x, int64_t n) {
+    F highs = splat<F>(x[0]);
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) highs = larger(highs, load<F>(x + i));
+    float high = maximum(highs);
+    for (; i < n; ++i) high = high > x[i] ? high : x[i];
+    for (i = 0; i < n; ++i)
+        if (x[i] == high) return i;
+    return 0;  // not a number
+}
+
 static double exp_sum(const float* x, int64_t n, float high, float by, float* out) {
     int64_t i = 0;
     for (; i + 16 <= n; i += 16) store(out + i, exponential((load<F>(x + i) - splat<F>(high)) * splat<F>(by)));
@@ -404,5 +432,5 @@ static uint64_t read_words(const uint64_t* begin, const uint64_t* end) {
     return total;
 }
 
-static const Kernels kTable = {Isa::kName, Isa::kTile, Isa::streams(1), pack,   matmul,  matmul_half, head,   embed, rms_norm,
-                               silu_mul,   add,        rotate,          softmax, exp_sum, store_kv, scores,      mix,    read_words};
+static const Kernels kTable = {Isa::kName, Isa::kTile, pack,   matmul,  matmul_half, head,   embed, rms_norm,
+                               silu_mul,   add,        rotate,          softmax, largest, exp_sum, store_kv, scores,      mix,    read_words};

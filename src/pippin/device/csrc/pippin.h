@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PIPPIN_ABI 1
+#define PIPPIN_ABI 2
 
 #if defined(__GNUC__)
 #pragma GCC visibility push(default)
@@ -79,6 +79,10 @@ typedef struct {
     int64_t prompt_tokens, reused_tokens, new_tokens; /* so far */
     int64_t drafted, accepted, steps, rows;
     int64_t bytes_per_token;
+    /* Nanoseconds of the forward passes so far, by what the calling thread did: matrices with
+       their adapters; attention with the cache; norms, rotation and packing of inputs; the head. `wait_ns`, part of
+       these, is the time that it waited for other threads to end a loop. `sample_ns`: choosing tokens. */
+    int64_t matrix_ns, attention_ns, norm_ns, head_ns, wait_ns, sample_ns;
 } pippin_stats;
 
 int32_t pippin_abi(void);

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <system_error>
 
@@ -14,6 +15,7 @@ namespace {
 constexpr uint64_t kChunkBits = 20, kMask = (uint64_t(1) << kChunkBits) - 1;
 constexpr int kSpins = 4000;   // some tens of microseconds: the pauses between two loops of a token are shorter
 constexpr int kYields = 200;
+constexpr int64_t kFetchBytes = 256 << 10;  // a part of the smallest second-level cache of a large core
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -76,20 +78,33 @@ void Pool::run_job(int64_t n, Job job) {
         wake_.notify_all();
     }
     while (take_chunk(0)) {}
+    if (done_.load(std::memory_order_acquire) == n) return;
+    const auto begin = std::chrono::steady_clock::now();
     for (int spins = 0; done_.load(std::memory_order_acquire) < n; ++spins) {
         if (spins < kSpins)
             pause();
         else
             sched_yield();
     }
+    wait_ns_ += std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count();
 }
 
 void Pool::work(int thread) {
+    const char* fetched = nullptr;  // what was expected when `ahead` bytes of it were fetched
+    int64_t ahead = 0;
     for (int idle = 0; !stop_.load(std::memory_order_relaxed);) {
         if (take_chunk(thread)) {
             idle = 0;
         } else if (++idle < kSpins) {
-            pause();
+            const char* expected = expected_.load(std::memory_order_relaxed);
+            const int64_t stride = expected_stride_.load(std::memory_order_relaxed);
+            if (expected != fetched) fetched = expected, ahead = 0;
+            if (expected == nullptr || ahead >= std::min(stride, kFetchBytes)) {
+                pause();
+            } else {
+                // A wrong address, as half of an old and half of a new expectation make, does no harm.
+                for (int i = 0; i < 4; ++i, ahead += 64) __builtin_prefetch(expected + thread * stride + ahead, 0, 2);
+            }
         } else if (idle < kSpins + kYields) {
             sched_yield();
         } else {

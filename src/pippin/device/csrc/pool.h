@@ -21,6 +21,14 @@ public:
     Pool& operator=(const Pool&) = delete;
 
     int threads() const { return int(workers_.size()) + 1; }
+    // What the loop after the next one will read first: thread t from `data` + t * `stride`. Threads with nothing to do
+    // fetch it into their caches, while memory would rest.
+    void expect(const void* data, int64_t stride) {
+        expected_stride_.store(stride, std::memory_order_relaxed);
+        expected_.store(static_cast<const char*>(data), std::memory_order_relaxed);
+    }
+    // Nanoseconds that callers of `run` have waited for other threads' last chunks.
+    int64_t wait_ns() const { return wait_ns_; }
 
     // Calls f(chunk, thread) for every chunk from 0 to n - 1; the caller is thread 0. Not from within f.
     template <class Fn>
@@ -49,6 +57,9 @@ private:
     std::atomic<uint64_t> state_{0};
     Job job_;
     std::atomic<int64_t> done_{0};
+    int64_t wait_ns_ = 0;
+    std::atomic<const char*> expected_{nullptr};
+    std::atomic<int64_t> expected_stride_{0};
 
     std::atomic<bool> stop_{false};
     std::atomic<int> asleep_{0};

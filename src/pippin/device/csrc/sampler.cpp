@@ -45,7 +45,7 @@ void Sampler::choices(const Sampling& sampling, const float* logits, const std::
         for (int32_t token : history) seen_[size_t(token)] = 0;
         logits = changed_.data();
     }
-    const int64_t best = std::max_element(logits, logits + vocab_size_) - logits;
+    const int64_t best = kernels_.largest(logits, vocab_size_);
     if (sampling.temperature == 0) {
         out.ids = {int32_t(best)}, out.weights = {1}, out.total = 1, out.dense = false;
         return;
@@ -114,7 +114,7 @@ int32_t Sampler::verify(const Choices& p, int32_t guess, const Choices* q, doubl
 }
 
 double Sampler::logprob(const float* logits, int32_t token) {
-    const float high = *std::max_element(logits, logits + vocab_size_);
+    const float high = logits[kernels_.largest(logits, vocab_size_)];
     terms_.resize(size_t(vocab_size_) + 16);
     return double(logits[token]) - double(high) - std::log(kernels_.exp_sum(logits, vocab_size_, high, 1.0f, terms_.data()));
 }

@@ -2,6 +2,7 @@
 
 struct Scalar {
     static constexpr int kTile = 4;
+    static constexpr bool kPairs = false;
     static constexpr int streams(int) { return 1; }
     static constexpr int kOffset = 0;
 
