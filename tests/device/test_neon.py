@@ -1,4 +1,4 @@
-"""The NEON kernels, with and without the matrix product, cross-compiled and run under QEMU, against the portable ones there and here."""
+"""The NEON kernels, with and without the matrix product, under QEMU, against the portable ones there and here."""
 
 from __future__ import annotations
 
