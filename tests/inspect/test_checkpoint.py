@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.running import command, one_line_error
+from tests.running import TINY, command, one_line_error
 
 from pippin.files import write_json
 from pippin.interop.hf import load_hf
@@ -15,7 +15,7 @@ from pippin.model.config import ModelConfig, RopeScaling
 from pippin.model.transformer import Transformer
 from pippin.pipeline import canonical
 from pippin.training.checkpoint import Checkpoints
-from pippin.training.checkpoint_files import MANIFEST, shard_name
+from pippin.training.checkpoint_files import MANIFEST, shard_name, steps_in
 
 CONFIG = ModelConfig(
     vocab_size=32, d_model=16, n_layers=2, n_heads=2, n_kv_heads=1, d_head=8, d_ff=24, max_seq_len=16,
@@ -72,6 +72,7 @@ def test_numbers_for_programs(made: Path, tmp_path: Path) -> None:
     listed = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
     assert [step["step"] for step in listed] == [10, 20]
     assert listed[0]["tensors"]["parameter.embed.weight"] == ["F32", [32, 16]]
+    assert "of a checkpoint there is --json" in one_line_error(command("inspect", made, "--html", tmp_path / "page"))
 
 
 def test_verify_finds_a_flipped_bit_that_the_list_does_not(run: Path) -> None:
@@ -125,6 +126,20 @@ def test_merge_gives_the_model(made: Path, run: Path, tmp_path: Path) -> None:
     assert torch.equal(merged.embed.weight, model(10).embed.weight)
     again = one_line_error(command("inspect", run, "--merge", tmp_path / "hf"))
     assert "is there and not empty" in again
+
+
+def test_kept_checkpoints_of_a_finished_stage(finished: Path, tmp_path: Path) -> None:
+    runs = Path(shutil.copytree(finished, tmp_path / "runs"))
+    assert command("run", TINY, "core", "core.keep_every=4", "--runs", runs).code == 0
+    (kept,) = runs.glob("core-*/checkpoint")
+    assert steps_in(kept) == [4, 6]
+    assert "core" in command("inspect", kept, "--verify").out
+    assert "no tokenizer" not in command("inspect", kept / "step-00000006", "--merge", tmp_path / "out").out
+    merged, trained = load_hf(tmp_path / "out"), load_hf(kept.parent / "model")
+    assert merged.config == trained.config
+    assert 0 < float((merged.embed.weight - trained.embed.weight).detach().abs().max()) < 0.1  # one step apart
+    assert "Nothing to do" in command("run", TINY, "core", "core.keep_every=4", "--runs", runs).out
+    assert steps_in(kept) == [4, 6]
 
 
 def test_what_cannot_be_merged(tmp_path: Path) -> None:

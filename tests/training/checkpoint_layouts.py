@@ -86,6 +86,7 @@ def check(rank: int, directory: Path) -> None:
     _all_ranks_fall_back_alike(rank, directory / "damaged")
     _one_rank_fails_and_all_say_so(rank, directory / "full")
     _another_process_is_kept_out(directory / "locked")
+    _a_disk_of_its_own_is_noticed(directory / f"of {rank}")
 
 
 def finish(directory: Path) -> None:
@@ -206,3 +207,12 @@ def _another_process_is_kept_out(directory: Path) -> None:
     with Checkpoints(directory):
         with pytest.raises(UserError, match="another process writes checkpoints here"):
             Checkpoints(directory)
+
+
+def _a_disk_of_its_own_is_noticed(directory: Path) -> None:
+    """As on several hosts without a shared one: found at the first save, not when it is needed."""
+    with Checkpoints(directory) as checkpoints:
+        checkpoints.save(2, cut(whole(2), "fsdp"), {})
+        with pytest.raises(UserError, match="rank 1 writes to another disk"):
+            checkpoints.wait()
+    assert checkpoint_files.steps_in(directory) == []
