@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from tests.tracking import Tracker
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from pippin.errors import UserError
@@ -28,7 +32,9 @@ from pippin.training.estimate import (
     remedies,
 )
 from pippin.training.optimizer import RMSPropMomentum, param_groups
+from pippin.training.parallel import Spread
 from pippin.training.plan import Plan
+from pippin.training.processes import Team
 
 ONE = Plan()
 DTYPES = {4: torch.float32, 2: torch.bfloat16}
@@ -128,6 +134,67 @@ def test_a_step_allocates_what_the_plan_says(
     count = model.n_params().total
     assert (found.weights, found.optimizer) == (4 * count, 8 * count)
     assert found.total == pytest.approx(tracker.peak, rel=0.1)
+
+
+# --- exchanges
+
+
+class Exchanges(TorchDispatchMode):
+    """Bytes that this process would receive, by the ranks of the group: of collectives that exchange nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.received: Counter[tuple[int, ...]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func)
+        if name.startswith("c10d."):
+            group = next(dist.ProcessGroup.unbox(a) for a in args if isinstance(a, torch.ScriptObject))
+            whole = args[1] if "reduce_scatter" in name else args[0][0] if isinstance(args[0], list) else args[0]
+            share = (group.size() - 1) / group.size() * (2 if "allreduce" in name else 1)
+            self.received[tuple(dist.get_process_group_ranks(group))] += whole.nbytes * share
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("line", "processes"),
+    [
+        ("replica=2 fsdp=4 context=2 tensor=2 micro_batch=1", 32),
+        ("replica=2 fsdp=4 context=2 tensor=2 recompute=block", 32),
+        ("replica=4 fsdp=2", 8),
+        ("tensor=2 recompute=block", 2),
+    ],
+)
+def test_exchanges_are_those_of_the_mesh(line: str, processes: int) -> None:
+    """A whole step of rank 0 in a team whose other processes do not exist."""
+    plan = Plan.parse(line, processes)
+    model = ModelConfig(64, 32, 2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=64, max_seq_len=64)
+    w = work(model, 2 * plan.readers, 64)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=processes)
+    try:
+        team = Team(plan, 0, processes)
+        net = Transformer(model)
+        spread = Spread(team, net)
+        with Exchanges() as exchanges:
+            for _ in range(2 // (plan.micro_batch or 2)):
+                given = batch(replace(w, rows=plan.micro_batch or 2))
+                loss = net(given.pop("tokens_BT"), **given)
+                loss.total.backward()
+            spread.sum_gradients()
+        inner, size = plan.tensor * plan.context, plan.size
+        groups = {
+            "tensor": tuple(range(plan.tensor)),
+            "context": tuple(range(0, inner, plan.tensor)),
+            "fsdp": tuple(range(0, inner * plan.fsdp, plan.tensor)),
+            "replica": tuple(range(0, size, size // plan.replica)),
+        }
+        for axis, expected in exchanged(w, plan).items():
+            if len(groups[axis]) > 1:
+                small = 0.14 * expected + 1_000  # positions and segments of the context, sums of the loss
+                found = exchanges.received[groups[axis]]
+                assert expected <= found <= expected + (0 if axis in ("fsdp", "replica") else small), axis
+    finally:
+        dist.destroy_process_group()
 
 
 # --- at scale

@@ -202,9 +202,9 @@ def exchanged(work: Work, plan: Plan) -> dict[str, float]:
         # Blocks are gathered for the forward and again for the backward pass, the table once; sums are float32.
         found["fsdp"] = micro * outside * (e * (2 * blocks + table + frozen) + 4 * gradients)
         found["replica"] = micro * 2 * (plan.replica - 1) / plan.replica * 4 * gradients / shard
-    passes = 3 if again else 2
-    found["tensor"] = (t - 1) / t * e * n * m.d_model * (4 * passes * m.n_layers + 4)
-    found["context"] = (c - 1) / c * e * n * c * 2 * m.n_kv_heads * m.d_head / t * passes * m.n_layers
+    # Two gathers and two sums a block, and as many backwards; computed again, all but the last sum.
+    found["tensor"] = (t - 1) / t * e * n * m.d_model * ((8 + 3 * again) * m.n_layers + 4)
+    found["context"] = (c - 1) / c * e * n * c * 2 * m.n_kv_heads * m.d_head / t * (2 + again) * m.n_layers
     return found
 
 
