@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from pippin.errors import UserError
 from pippin.training.checkpoint import Checkpoints, State
-from pippin.training.checkpoint_files import shard_name
+from pippin.training.checkpoint_files import Described, Manifest, Shard, check_coverage, shard_name
 
 ONLY = shard_name(1)
 
@@ -187,3 +188,27 @@ def test_a_full_disk_leaves_the_earlier_ones(tmp_path: Path, monkeypatch: pytest
     checkpoints.save(30, tensors(30), {"applied": 29})
     checkpoints.close()
     assert step_of(tmp_path) == 30
+
+
+@pytest.mark.parametrize(
+    ("pieces", "covers"),
+    [
+        ([((0, 0), (4, 6))], True),
+        ([((0, 0), (1, 6)), ((1, 0), (3, 2)), ((1, 2), (3, 4))], True),
+        ([((0, 0), (4, 3)), ((0, 3), (4, 2))], False),  # a column is missing
+        ([((0, 0), (2, 6)), ((1, 0), (3, 6))], False),  # a row is there twice
+        ([((0, 0), (4, 6)), ((0, 0), (1, 1))], False),
+        ([((0, 0), (4, 6)), ((4, 0), (1, 6))], False),  # outside
+        ([], False),
+    ],
+)
+def test_pieces_must_cover_a_tensor_once(pieces: list[tuple[tuple[int, ...], tuple[int, ...]]], covers: bool) -> None:
+    shards = {str(number): Shard(0, "", {"a": piece}) for number, piece in enumerate(pieces)}
+    manifest = Manifest(1, len(pieces), {}, {"a": Described("F32", (4, 6)), "none": Described("F32", (0, 6))}, shards)
+    with contextlib.nullcontext() if covers else pytest.raises(ValueError, match="do not cover it once"):
+        check_coverage(manifest)
+
+
+def test_a_scalar_must_be_there() -> None:
+    with pytest.raises(ValueError, match="step: its pieces"):
+        check_coverage(Manifest(1, 1, {}, {"step": Described("F32", ())}))
