@@ -62,9 +62,12 @@ def test_each_second_is_in_its_place(clock: Clock) -> None:
     assert meter.rows() == []
 
 
-def test_an_unknown_peak_gives_no_mfu(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "peak_flops_per_s", lambda kind: None)
-    meter = Meter(5.0)
+@pytest.mark.parametrize(("flops", "peak"), [(5.0, None), (0.0, 1_000.0)])
+def test_unknown_flops_or_peak_give_no_mfu(
+    flops: float, peak: float | None, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "peak_flops_per_s", lambda kind: peak)
+    meter = Meter(flops)
     clock.now += 1
     meter.step(0, 8, *sums(1.0, 0))
     (row,) = meter.rows()

@@ -118,7 +118,8 @@ class TrainingStage(Stage):
         loader = Loader(tokens, self.mixture, "train", t.seq_len, t.batch_size, self.seed, mode, labels)
         ctx.say(loader.describe(self.train.steps))
         loss = loss or partial(next_token_loss, model, self.train.z_loss, slot=slot)
-        fit(module or model, loss, loader, self.train, ctx, partial(self.look, ctx, model, slot), frozen)
+        look = partial(self.look, ctx, model, slot)
+        fit(module or model, loss, loader, self.train, ctx, look, frozen, self.cost().flops)
 
     def save(self, ctx: Context, model: Transformer) -> None:
         """Write the model as a Hugging Face directory and report its size and held-out figures."""

@@ -108,6 +108,7 @@ def fit(
     ctx: Context,
     heldout: Callable[[], dict[str, float]] | None = None,
     frozen: Iterable[nn.Module] = (),
+    flops: float | None = None,
 ) -> None:
     """Train the parameters of `module` that require gradients; resume from `ctx.dir/checkpoint` when it is there.
 
@@ -121,6 +122,7 @@ def fit(
         loader: batches by step, so that a resumed run sees the same ones.
         heldout: metrics on held-out data, logged every `spec.eval_every` steps and at the end.
         frozen: models beside `module` that `loss_function` uses.
+        flops: of all steps, teachers and all, for the MFU; None: of training the Transformers in `module`.
 
     Raises:
         UserError: the loss is not finite for many steps on end, or a batch has no target; the plan does not suit the
@@ -130,8 +132,9 @@ def fit(
     """
     keep_freed_memory()
     team = ctx.team if isinstance(ctx.team, Team) else Team(Plan())
-    model = next((part for part in module.modules() if isinstance(part, Transformer)), None)
-    flops_per_token = 0.0 if model is None else model.config.train_flops_per_token(spec.seq_len)
+    if flops is None:
+        configs = [part.config for part in module.modules() if isinstance(part, Transformer)]
+        flops = sum(spec.train_flops(config) for config in configs)
     if team.size > 1 and spec.optimizer != "rmsprop":
         raise UserError(f"optimizer={spec.optimizer}: trains in one process only; start it without torchrun")
     spread = Spread(team, module, frozen, ctx.compile)
@@ -140,7 +143,7 @@ def fit(
     )
     if isinstance(optimizer, RMSPropMomentum):
         optimizer.copies = spread.copies
-    meter = Meter(flops_per_token, team.device, None if spread.mesh is None else spread.mesh.readers, team.size)
+    meter = Meter(flops / spec.tokens, team.device, None if spread.mesh is None else spread.mesh.readers, team.size)
     watch = LossWatch()
     rows = team.plan.rows(team.rank, spec.batch_size)
 

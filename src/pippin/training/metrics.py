@@ -39,7 +39,7 @@ class Meter:
     gradients are finite) they add up to the device's, a step's update being counted to the next step.
 
     Args:
-        flops_per_token: FLOPs of one token's training step by the model's shape, recomputation not counted.
+        flops_per_token: FLOPs of one token's training step by the model's shape, recomputation not counted; 0: unknown.
         device: where it trains.
         group: processes whose `nll` and `count` belong to one batch; a row holds their sums' quotient and the longest
             wait of any of them. None: this process has the whole batch.
@@ -57,7 +57,7 @@ class Meter:
         self._device = torch.device(device)
         self._group = group
         peak = peak_flops_per_s(self._device.type)
-        self._peak = None if peak is None else peak * devices
+        self._peak = None if peak is None or not flops_per_token else peak * devices
         self._rows: list[dict[str, Any]] = []
         self._sums: list[Tensor] = []
         self._waits = {"data_wait_s": 0.0, "aside_s": 0.0}
@@ -121,8 +121,8 @@ class Meter:
         """The closed steps since the last call: reads the device once, and asks the other processes once.
 
         Each row has step, loss (nats per counted token), what `step` was given, step_s, tokens_per_s, mfu (left out
-        where the peak is not known), data_wait_s, checkpoint_stall_s and memory_bytes: on an accelerator the most that
-        was allocated since the step before, on a processor what this process has resident.
+        where FLOPs or peak are not known), data_wait_s, checkpoint_stall_s and memory_bytes: on an accelerator the most
+        that was allocated since the step before, on a processor what this process has resident.
         """
         if not self._rows:
             return []
