@@ -33,19 +33,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-SHIPPED = ("quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft")
+SHIPPED = (
+    "quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft", "ablation",
+    "sweep", "long_context",
+)  # fmt: skip
 BENCHES = (
-    "train",
-    "loader",
-    "learning",
-    "mup",
-    "checkpoint",
-    "compress",
-    "compress_3b",
-    "export",
-    "device",
-    "device_quality",
-)
+    "train", "loader", "learning", "mup", "checkpoint", "compress", "compress_3b", "export", "device",
+    "device_quality", "distill", "ablation", "baseline", "long_context",
+)  # fmt: skip
 Runs = Annotated[Path, typer.Option("--runs", help="Directory of the runs.", envvar="PIPPIN_RUNS")]
 
 

@@ -6,16 +6,18 @@ import itertools
 import random
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from pippin.data import curation, instruct
 from pippin.data.chat import render
+from pippin.data.long_questions import LongQuestions, problems
 from pippin.data.packing import TokenWriter
 from pippin.data.records import Instruction, Split
 from pippin.data.tokenizer import Tokenizer, train_tokenizer
+from pippin.errors import UserError
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.curate import Curate
 
@@ -87,11 +89,13 @@ class Tokenize(TokenStage):
     Documents keep their source. Instructions become the sources `chat` (all exercises) and `chat-<task>` for
     describe, docstring and summary, with a loss mask on the assistant's part; their bytes are those of the answers.
     `shuffle_answers` deals the training answers of each task out at random: a control that must not learn.
+    `questions` adds sources of long rows with questions about documents in them, by name.
     """
 
     curate: Curate
     tokenizer: TrainTokenizer
     shuffle_answers: bool = False
+    questions: Mapping[str, LongQuestions] | None = field(default=None, metadata={"later": True})
 
     def tokenizer_dir(self, ctx: Context) -> Path:
         return ctx.artifact(self.tokenizer, "tokenizer")
@@ -120,11 +124,34 @@ class Tokenize(TokenStage):
                     learnt = sum(len(m["content"].encode()) for m in record["messages"] if m["role"] == "assistant")
                     writer.add(source, split, rendered.ids, learnt, rendered.loss_mask)
                     counts[source] += len(rendered.ids) + 1
+            for name, made in (self.questions or {}).items():
+                for split in SPLITS:
+                    for row in made.rows(split, filler(documents, made.fillers, split), tokenizer.encode):
+                        text = tokenizer.decode(row.ids)
+                        if wrong := problems(text):
+                            raise ValueError(f"{name}: a row with a wrong question: {wrong}")
+                        writer.add(name, split, row.ids, len(text.encode()), row.loss_mask)
+                        counts[name] += len(row.ids) + 1
         ctx.result(tokens=sum(counts.values()), tokens_by_source=dict(counts))
 
     def cost(self) -> Cost:
         size = self.curate.cost().bytes
         return Cost(bytes=size, other_s=1 + size / 2e6)
+
+
+def filler(directory: Path, sources: Sequence[str], split: Split) -> Iterator[str]:
+    """The documents of some sources in turn, over and over.
+
+    Raises:
+        UserError: a source has no document on this side.
+    """
+    while True:
+        given = 0
+        for texts in zip(*(curation.read_documents(directory, source, split) for source in sources), strict=False):
+            yield from (document["text"] for document in texts)
+            given += 1
+        if not given:
+            raise UserError(f"fillers: one of {', '.join(sources)} has no {split} document; name others")
 
 
 def text_batches(documents: Iterator[curation.Document]) -> Iterator[list[str]]:

@@ -1,0 +1,108 @@
+"""Context lengthening with synthetic long question answering, in miniature (afm 4.29-4.31): four times the length.
+
+The quickstart's pruned student, which has seen rows of 128 tokens only, learns to answer questions about facts in such
+rows. Then three arms of equal tokens lengthen it to 512 with the report's RoPE rule: with questions over the whole long
+row, with only the short rows that it knows (packed into long ones, each a document of its own), and without
+questions. What is asked at the end is held out: the documents, and the words that stand together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from pippin.data.long_questions import LongQuestions
+from pippin.errors import UserError
+from pippin.pipeline import Stage
+from pippin.recipes import chain as recipe_chain
+from pippin.recipes.quickstart import PARAMS as QUICKSTART
+from pippin.recipes.quickstart import quickstart
+from pippin.stages.lengthen import Lengthen, lengthened_rope_base
+from pippin.stages.pretrain import Pretrain
+from pippin.stages.prune import Prune
+from pippin.stages.retrieval import Retrieval
+from pippin.stages.tokenize import Tokenize
+from pippin.training.loop import TrainSpec
+
+BASE = ("curate", "tokenizer", "tokens", "core", "prune")
+WORLD = {"stories": 0.4, "tasks": 0.6}
+ARMS = {"long questions": "long", "short questions only": "short", "no questions": ""}
+
+
+@dataclass(frozen=True)
+class Params:
+    """Numbers of the recipe; `base` are the quickstart's. `seeds` change the batches of the lengthening.
+
+    `short` trains on rows of the length that the student knows, `lengthen` on longer ones; `short_rows` and
+    `long_rows` are how many are made, `short_keys` and `long_keys` the most facts in one. `share` is that of questions
+    among the rows of a batch.
+    """
+
+    base: recipe_chain.Params = field(default_factory=lambda: QUICKSTART)
+    short: TrainSpec = field(
+        default_factory=lambda: TrainSpec(steps=1_200, batch_size=8, seq_len=128, lr=0.004, warmup_steps=20, floor=0.1)
+    )
+    lengthen: TrainSpec = field(
+        default_factory=lambda: TrainSpec(
+            steps=120, batch_size=2, seq_len=512, lr=0.002, warmup_steps=5, floor=0.1, weight_decay=1e-5
+        )
+    )
+    short_rows: int = 6_000
+    short_keys: int = 5
+    long_rows: int = 250
+    long_keys: int = 10
+    share: float = 0.8
+    per_cell: int = 60
+    seeds: int = 2
+
+
+PARAMS = Params()
+
+
+def long_context(p: Params = PARAMS) -> dict[str, Stage]:
+    """Stages of the recipe: the quickstart's up to `prune`, `short`, then `<arm>-<seed>`, then `retrieval`."""
+    made = quickstart(p.base)
+    stages = {name: made[name] for name in BASE}
+    tokens, prune = made["tokens"], made["prune"]
+    assert isinstance(tokens, Tokenize)
+    assert isinstance(prune, Prune)
+    if p.lengthen.seq_len <= p.short.seq_len:
+        raise UserError(f"lengthen.seq_len={p.lengthen.seq_len}: must be above short.seq_len={p.short.seq_len}")
+    questions = {
+        "short": LongQuestions(p.short.seq_len, p.short_rows, heldout=60, keys=p.short_keys),
+        "long": LongQuestions(p.lengthen.seq_len, p.long_rows, heldout=20, keys=p.long_keys),
+    }
+    asking = stages["questions"] = Tokenize(curate=tokens.curate, tokenizer=tokens.tokenizer, questions=questions)
+    model = replace(prune.pruned_model, max_seq_len=p.short.seq_len)
+    rope_base = lengthened_rope_base(model.rope_base, p.short.seq_len, p.lengthen.seq_len)
+    longer = replace(model, max_seq_len=p.lengthen.seq_len, rope_base=rope_base)
+    heldout_sources = (*WORLD, "short")
+    short = stages["short"] = Pretrain(
+        tokens=asking,
+        train=p.short,
+        mixture={"short": 1.0},
+        model=model,
+        start=prune,
+        heldout_sources=heldout_sources,
+    )
+    models: dict[str, Stage] = {"before": short}
+    for arm, source in ARMS.items():
+        share = p.share if source else 0.0
+        mixture = {name: (1 - share) * weight for name, weight in WORLD.items()} | ({source: share} if source else {})
+        for seed in range(p.seeds):
+            stages[f"{arm.replace(' ', '-')}-{seed}"] = models[f"{arm}/{seed}"] = Lengthen(
+                tokens=asking,
+                train=p.lengthen,
+                mixture=mixture,
+                model=longer,
+                start=short,
+                heldout_sources=heldout_sources,
+                seed=seed,
+            )
+    stages["retrieval"] = Retrieval(
+        tokens=asking,
+        models=models,
+        lengths=(p.short.seq_len, (p.short.seq_len + p.lengthen.seq_len) // 2, p.lengthen.seq_len),
+        tasks={"needle": 1, "multi-key": p.short_keys},
+        per_cell=p.per_cell,
+    )
+    return stages
