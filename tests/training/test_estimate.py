@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from tests.tracking import Tracker
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
@@ -288,3 +289,34 @@ def test_a_plan_that_does_not_divide_is_one_line() -> None:
         estimate(DEVICE, Plan(tensor=3), CHIPS["h100"])
     with pytest.raises(UserError, match="devices=7: no plan spreads 2048 rows of 4096 tokens"):
         choose(DEVICE, 7, CHIPS["h100"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["fsdp=8", "fsdp=8 recompute=block", "fsdp=4 tensor=2 recompute=block"])
+def test_a_sharded_step_holds_what_the_plan_says(line: str) -> None:
+    """The peak that PyTorch's tracker for FSDP counts on rank 0 of a team whose other processes do not exist."""
+    plan = Plan.parse(line, 8)
+    model = ModelConfig(8192, 256, 4, n_heads=4, n_kv_heads=2, d_head=64, d_ff=704, max_seq_len=512)
+    w = work(model, 4 * plan.readers, 512)
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=8)
+    try:
+        net = Transformer(model)
+        spread = Spread(Team(plan, 0, 8), net)
+        # Two moments in float32, as ours; the tracker knows torch's own optimizers.
+        optimizer = torch.optim.AdamW(list(spread.parameters.values()), lr=1e-3, foreach=False)
+        tracker = FSDPMemTracker(net, optimizer)
+        given = batch(replace(w, rows=4))
+        tokens = given.pop("tokens_BT")
+        tracker.track_inputs((tokens,))
+        with tracker:
+            for step in range(2):
+                net(tokens, **given).total.backward()
+                spread.sum_gradients()
+                optimizer.step()
+                optimizer.zero_grad()
+                if step == 0:
+                    tracker.reset_mod_stats()
+        (peak,) = tracker.get_tracker_snapshot("peak").values()
+    finally:
+        dist.destroy_process_group()
+    assert memory(w, plan, on_cpu=True).total == pytest.approx(peak["Total"], rel=0.1)

@@ -169,10 +169,10 @@ def memory(work: Work, plan: Plan, on_cpu: bool = False) -> Memory:
     # From the second chunk on, the arrays of the one before are still there.
     in_loss = cast * table + (logits * (12 + 2 * cast) if n > chunk else logits * (8 + cast) + e * table)
     backwards = 2 * e * n * m.d_ff / t
-    if _fsdp(plan):
-        backwards += (4 + e) * block
+    if _fsdp(plan):  # a block's gradients twice, as they are and as they are sent; the table's is narrow by now
+        backwards += (4 + e) * block - (4 - e) * table
     if plan.recompute == "block":
-        backwards += kept_by_block(work, plan, on_cpu) + 4 * block + (0 if _fsdp(plan) else cast * block)
+        backwards += kept_by_block(work, plan, on_cpu) + (0 if _fsdp(plan) else (4 + cast) * block)
     in_backward = max(4 * table + e * n * m.d_model, backwards)
     gradients = 4 * trained / own
     update = gradients if not on_cpu or plan.size > 1 else min(gradients, 4 * CPU_BUCKET_ELEMENTS)
