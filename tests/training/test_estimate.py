@@ -292,7 +292,9 @@ def test_a_plan_that_does_not_divide_is_one_line() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["fsdp=8", "fsdp=8 recompute=block", "fsdp=4 tensor=2 recompute=block"])
+@pytest.mark.parametrize(
+    "line", ["fsdp=8", "fsdp=8 recompute=block", "fsdp=4 tensor=2 recompute=block", "fsdp=4 context=2"]
+)
 def test_a_sharded_step_holds_what_the_plan_says(line: str) -> None:
     """The peak that PyTorch's tracker for FSDP counts on rank 0 of a team whose other processes do not exist."""
     plan = Plan.parse(line, 8)
