@@ -230,7 +230,7 @@ def write_shard(path: Path, layout: Layout, data: Tensor) -> Shard:
         UserError: the disk is full.
     """
     digest = xxhash.xxh3_128()
-    view = memoryview(data.numpy())
+    view = data.numpy().data
     parts = [memoryview(layout.header), *(view[i : i + _CHUNK_BYTES] for i in range(0, len(view), _CHUNK_BYTES))]
     with files.atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
         for part in parts:
