@@ -216,17 +216,19 @@ class Context:
 
     def log(self, step: int | None = None, **metrics: float) -> None:
         """Append one line to metrics.jsonl and, where it is installed, to TensorBoard."""
-        if not self.main:
+        self.log_rows([({} if step is None else {"step": step}) | metrics])
+
+    def log_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append a line for each row to metrics.jsonl; TensorBoard, which takes longer, gets the last one."""
+        if not self.main or not rows:
             return
-        line = json.dumps({} if step is None else {"step": step}, allow_nan=False)[:-1]
-        body = json.dumps(metrics)[1:]
         path = self.dir / "metrics.jsonl"
         with files.full_disk_is_one_line(path), open(path, "a", encoding="utf-8") as file:
-            file.write(line + (", " if len(line) > 1 and metrics else "") + body + "\n")
-        if step is not None:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        if "step" in rows[-1]:
             if self._board is None:
                 self._board = Board(self.dir / "tensorboard")
-            self._board.add(step, metrics)
+            self._board.add(rows[-1]["step"], {key: value for key, value in rows[-1].items() if key != "step"})
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was logged at or after `step`: a resumed stage will log it again."""

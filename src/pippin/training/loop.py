@@ -150,10 +150,9 @@ def fit(
     def log() -> None:
         shown = meter.rows()
         for row in shown:
-            number = int(row.pop("step"))
             if (problem := watch.see(row["loss"])) is not None:
-                ctx.say(f"step {number}: {problem}; batch: {loader.identify(number)}")
-            ctx.log(number, **row)
+                ctx.say(f"step {row['step']}: {problem}; batch: {loader.identify(int(row['step']))}")
+        ctx.log_rows(shown)
         if shown:
             bar.advance(0, loss=shown[-1]["loss"], tok_s=shown[-1]["tokens_per_s"])
 

@@ -122,8 +122,8 @@ class Team:
     def alive(self) -> None:
         """Start the clock of the watchdog anew (inside `training`).
 
-        A process that does not come by for `timeout_s` (and a little, for an exchange to say so first) prints the stacks
-        of its threads and ends, whatever it hangs in: the launcher then ends the others or starts all again.
+        A process that does not come by for `timeout_s` (and a little: an exchange shall say so first) prints its stacks
+        and ends, whatever it hangs in: the launcher then ends the others or starts all again.
         """
         if self.size > 1:
             faulthandler.dump_traceback_later(self.plan.timeout_s + 2, exit=True, file=_STDERR)
