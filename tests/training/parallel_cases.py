@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from pippin.stages.adapter import _taught_loss
 from pippin.stages.distill import distillation_loss
 from pippin.stages.prune import Masked
 from pippin.stages.training import next_token_loss
-from pippin.training.loop import LossFunction, _backward, _targets
+from pippin.training.checkpoint import Checkpoints
+from pippin.training.loop import LossFunction, _backward, _state, _targets
 from pippin.training.optimizer import RMSPropMomentum, param_groups
-from pippin.training.parallel import Spread
+from pippin.training.parallel import Spread, local_part
 from pippin.training.processes import Team
 from pippin.training.pruning import annealed_eps, install_masks
 
@@ -107,12 +109,15 @@ def pruning_loss(masked: Masked, batch: Batch, step: int) -> Loss:
     return next_token_loss(masked.model, 1e-3, batch, step)
 
 
-def train(team: Team, case: str, compile: bool = False) -> dict[str, Any]:
+def train(team: Team, case: str, compile: bool = False, save: Path | None = None) -> dict[str, Any]:
     """Some steps; what each process has found, and on rank 0 the module put together again.
 
+    Args:
+        save: where to leave a checkpoint of the end.
     Returns:
         losses and norms by step; `gradients` of step 0 by name, whole; `look` and `after`, the loss of another batch
-        before and after the module was put together (`after` on rank 0 only); `module`.
+        before and after the module was put together (`after` on rank 0 only); `held`, elements of matrices that are
+        trained and of frozen ones, here; `module`.
     """
     run = make(case)
     spread = Spread(team, run.module, run.frozen, compile)
@@ -142,10 +147,20 @@ def train(team: Team, case: str, compile: bool = False) -> dict[str, Any]:
     whole_ones = [t for name, t in spread.parameters.items() if not isinstance(spread.stored(name, t), DTensor)]
     found["alike"] = all(agreed(t, team) for t in whole_ones)
     found["state"] = {name: full(spread.stored(name, p)) for name, p in spread.parameters.items()}
+    found["held"] = [matrices(run.module, True), sum(matrices(module, False) for module in (run.module, *run.frozen))]
+    if save is not None:
+        with Checkpoints(save, alone=team.size == 1) as checkpoints:
+            checkpoints.save(STEPS, _state(spread, optimizer), {})
     spread.collect()
     if team.main:
         found |= {"after": look(run), "module": run.module}
     return found
+
+
+def matrices(module: nn.Module, trained: bool) -> int:
+    """Elements of a module's dense matrices that this process holds, all models'."""
+    found = [p for p in module.parameters() if p.ndim == 2 and p.requires_grad == trained]
+    return sum(local_part(p).numel() for p in found)
 
 
 @torch.no_grad()

@@ -39,7 +39,8 @@ def main(directory: Path, rank: int, port: int) -> None:
     store = dist.TCPStore("127.0.0.1", port, 4, rank == 0, timeout=timedelta(seconds=120))
     group(rank, 4, dist.PrefixStore("four", store))
     for line, case in TOGETHER:
-        report(directory, line, case, train(Team(Plan.parse(line, 4), rank, 4), case))
+        saved = directory / "saved" / f"{line} {case}"
+        report(directory, line, case, train(Team(Plan.parse(line, 4), rank, 4), case, save=saved))
     checkpoint_layouts.check(rank, directory / "checkpoints")
     half, own = divmod(rank, 2)
     dist.destroy_process_group()
@@ -66,7 +67,7 @@ def report(directory: Path, line: str, case: str, found: dict[str, Any]) -> None
     state = found["module"].state_dict()
     save_file({name: t.detach().clone().contiguous() for name, t in state.items()}, place / "module.safetensors")
     save_file({name: t.contiguous() for name, t in found["state"].items()}, place / "state.safetensors")
-    kept = {key: found[key] for key in ("losses", "norms", "look", "after", "alike")}
+    kept = {key: found[key] for key in ("losses", "norms", "look", "after", "alike", "held")}
     (place / "found.json").write_text(json.dumps(kept | {"class": type(found["module"]).__name__}))
 
 

@@ -22,8 +22,11 @@ from torch import nn
 
 from pippin.errors import UserError
 from pippin.model.transformer import Transformer
+from pippin.training.checkpoint import Checkpoints
 from pippin.training.context_parallel import own_chunks
 from pippin.training.events import LossWatch
+from pippin.training.loop import _state
+from pippin.training.optimizer import RMSPropMomentum, param_groups
 from pippin.training.parallel import Spread
 from pippin.training.plan import Plan
 from pippin.training.processes import Team, meet
@@ -108,6 +111,40 @@ def test_the_model_is_put_together_in_place(
         assert torch.allclose(module[name], tensor, atol=1e-4), name  # a hundredth of an update
     if case != "prune":  # there the mask is gone
         assert told["after"] == pytest.approx(told["look"], rel=TOLERANCE)
+
+
+@pytest.mark.parametrize(("line", "case"), EVERY)
+def test_matrices_are_held_once(found: Path, alone: dict[str, dict[str, Any]], line: str, case: str) -> None:
+    """Trained or frozen: over fsdp, context and tensor each element is on one process, replicas apart."""
+    held = json.loads((found / f"{line} {case}" / "found.json").read_text())["held"]
+    plan = Plan.parse(line, 4 if (line, case) in TOGETHER else 2)
+    scores = CONFIG.n_layers * CONFIG.d_ff if case == "prune" else 0  # small: on every process
+    for here, whole in zip(held, alone[case]["held"], strict=True):
+        kept = scores if here and whole > scores else 0
+        assert (here - kept) * plan.fsdp * plan.context * plan.tensor == whole - kept
+        scores = 0
+
+
+@pytest.mark.parametrize(("line", "case"), TOGETHER)
+def test_one_process_goes_on_from_a_mesh(found: Path, alone: dict[str, dict[str, Any]], line: str, case: str) -> None:
+    run = make(case)
+    spread = Spread(Team(Plan()), run.module)
+    optimizer = RMSPropMomentum(param_groups(run.module, 16), lr=0.01)
+    state = _state(spread, optimizer)
+    with Checkpoints(found / "saved" / f"{line} {case}") as checkpoints:
+        restored, set_aside = checkpoints.restore(state)
+    assert restored is not None
+    assert (restored.step, set_aside) == (STEPS, {})
+    trained = load_file(found / f"{line} {case}" / "state.safetensors")
+    assert trained.keys() == spread.parameters.keys()
+    for name, tensor in trained.items():
+        assert torch.equal(spread.parameters[name], tensor), name
+    for name, tensor in state.items():
+        kind, _, parameter = name.partition(".")
+        if kind == "square" and parameter in alone[case]["gradients"]:
+            assert float(tensor.sum()) > 0, name
+        if kind == "step":
+            assert 0 < float(tensor) <= STEPS, name
 
 
 def test_checkpoints_under_every_layout(found: Path) -> None:

@@ -91,11 +91,12 @@ class Spread:
             team.mesh = Mesh(team)
         self.mesh: Mesh | None = team.mesh
         self._hollow = _hollow(module) if team.size > 1 else None
-        self._models = [part for part in module.modules() if isinstance(part, Transformer)]
+        self._models: list[Transformer] = []
         for root in (module, *frozen):
             for part in root.modules():
                 if isinstance(part, Transformer):
                     _spread(part, team, compile and root is module)
+                    self._models.append(part)
             root.to(team.device)
         self._owners = {
             f"{path}.{name}" if path else name: (owner, name)
