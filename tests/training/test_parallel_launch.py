@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -247,6 +248,24 @@ def test_another_number_of_processes_goes_on_with_the_same_batches(undisturbed: 
     for mine, theirs in zip(metrics(core), metrics(directory(undisturbed, "core")), strict=True):
         assert mine.keys() == theirs.keys()
         assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    """On the tiny recipe, with heads that two processes can share; each command goes on where the last one ended."""
+    page = (REPOSITORY / "docs" / "cluster.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^\$ torchrun (.*)$", page, flags=re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line.replace("quickstart", f"{TINY} shape.n_kv_heads=2"))
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", *words, "--runs", str(tmp_path)],
+            capture_output=True, text=True, env=environment(), cwd=REPOSITORY, timeout=280,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    plans = [str(record(tmp_path, stage)["parallel"]) for stage in ("core", "prune", "distill")]
+    assert all(word in plan for word, plan in zip(("fsdp=2", "tensor=2", "context=2"), plans, strict=True))
+    assert (directory(tmp_path, "distill") / "DONE").exists()
 
 
 @pytest.mark.slow
