@@ -208,8 +208,7 @@ def _metrics(result: Result, size: str, tokens_BT: Tensor, rounds: int) -> None:
                 step()
                 stepped += time.perf_counter() - before
                 meter.step(number, tokens_BT.numel(), loss, count, grad_norm=1.0, lr=0.01)
-            for row in meter.rows():
-                ctx.log(**row)  # type: ignore[arg-type]
+            ctx.log_rows(meter.rows())
             rest = time.perf_counter() - began - stepped
             costs.append(rest / 10)
             shares.append(rest / stepped)

@@ -32,8 +32,7 @@ class Meter:
             with meter.checkpoint():  # belongs to the step that was just closed
                 save(...)
             if step % log_every == 0:
-                for row in meter.rows():
-                    log(**row)
+                log_rows(meter.rows())
 
     Times are the host's. In a loop that waits for the device once a step (the optimizer does, to see whether the
     gradients are finite) they add up to the device's, a step's update being counted to the next step.
