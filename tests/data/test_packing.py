@@ -253,3 +253,20 @@ def test_shards_that_do_not_add_up_are_named(tmp_path: Path) -> None:
     path.write_text(json.dumps(index))
     with pytest.raises(UserError, match=r"index.json: field missing or wrong .*their tokens do not add up"):
         TokenSet(tmp_path)
+
+
+def test_same_documents_are_told_from_others(tmp_path: Path) -> None:
+    for name, lengths, shard_tokens in (
+        ("a", [3, 5, 4], 100),
+        ("b", [3, 5, 4], 100),
+        ("c", [5, 3, 4], 100),
+        ("d", [3, 5, 4], 1),
+        ("e", [3, 5, 4], 1),
+        ("f", [5, 3, 4], 1),
+    ):
+        with TokenWriter(tmp_path / name, 100, EOS, shard_tokens) as writer:
+            for length in lengths:
+                writer.add("web", "train", [7] * length, length)
+    streams = {name: TokenSet(tmp_path / name).open("web", "train") for name in "abcdef"}
+    same = [(x, y) for x in "abcdef" for y in "abcdef" if x < y and streams[x].same_documents(streams[y])]
+    assert same == [("a", "b"), ("d", "e")]

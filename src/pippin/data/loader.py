@@ -301,7 +301,7 @@ class Loader:
             UserError: a source has other documents than `tokens` has.
         """
         for name, own, its in zip(self._mixture.sources, self._streams, tokens._streams, strict=True):
-            if not np.array_equal(own.starts, its.starts):
+            if not own.same_documents(its):
                 raise UserError(f"labels of source {name}: not of these tokens (other documents); make them again")
 
     def identify(self, step: int) -> str:

@@ -304,6 +304,12 @@ class TokenStream:
         parts = [self._shard(k).starts[:-1] + self._token_offsets[k] for k in range(self.n_shards)]
         return np.append(np.concatenate(parts), self.n_tokens)
 
+    def same_documents(self, other: TokenStream) -> bool:
+        """Whether documents have the same lengths; of many shards, whether each has as many documents and tokens."""
+        if self._shards != other._shards:
+            return False
+        return self.n_shards > 1 or np.array_equal(self.starts, other.starts)
+
     @cached_property
     def doc_bytes(self) -> np.ndarray[Any, Any]:
         """[n_documents], UTF-8 bytes of each text. Whole in memory if in many shards."""
