@@ -47,14 +47,22 @@ def test_rows_fill_their_length_and_their_questions_are_right() -> None:
         *key_words, word = text.rsplit("Recall: ", 1)[1].split()
         key = " ".join(key_words)
         assert text[start:stop] == f" {word}"
-        assert text.count(f"Three words: {key} {word}") == 1
-        at = text.index(f"Three words: {key} ")
+        assert text.count(f"Code: {key} {word}") == 1
+        at = text.index(f"Code: {key} ")
         end_of_its_document = text.index("\n\n", at) + 2
         assert found.distance == start - end_of_its_document
 
 
+def test_facts_stand_alone_where_no_document_fits() -> None:
+    text = text_of(row(Draw("z"), "train", cycle(["word " * 2_000]), encode, 400, 3, 3))
+    assert problems(text) == []
+    first, own, *_ = text.split("\n\n")
+    assert "Code" not in first
+    assert own.count("Code: ") == 3
+
+
 def test_evidence_lies_in_different_documents_and_at_all_depths() -> None:
-    depths = [text_of(made(seed, keys=1, questions=1)).index("Three words") / 2_000 for seed in range(150)]
+    depths = [text_of(made(seed, keys=1, questions=1)).index("Code") / 2_000 for seed in range(150)]
     assert min(depths) < 0.2
     assert max(depths) > 0.8
     assert sum(depth < 0.5 for depth in depths) in range(45, 105)
@@ -65,9 +73,9 @@ def test_held_out_keys_are_asked_on_one_side_only() -> None:
         assert not leaks(text_of(made(seed)))
         text = text_of(made(seed, split="heldout", keys=4, questions=1))
         asked = asked_last(text)
-        assert heldout("three", asked)
+        assert heldout("code", asked)
         assert problems(text) == []
-    share = sum(heldout("three", key) for key in KEYS) / len(KEYS)
+    share = sum(heldout("code", key) for key in KEYS) / len(KEYS)
     assert 0.04 < share < 0.2
 
 
@@ -75,11 +83,11 @@ def test_the_checker_sees_mistakes() -> None:
     text = text_of(made(1, keys=3, questions=2))
     assert problems(text) == []
     key = asked_last(text)
-    at = text.index(f"Three words: {key} ")
+    at = text.index(f"Code: {key} ")
     sentence = text[at : text.index(".", at) + 1]
     wrong = {
         "twice": sentence + text,
-        "also with another word": f"Three words: {key} moon.\n\n" + text,
+        "also with another word": f"Code: {key} 99999.\n\n" + text,
         "missing": text.replace(sentence, "", 1),
         "another answer": text.replace(f"Recall: {key}", f"Recall: {key} not", 1),
         "in the questions only": text[text.index("Recall: ") :],
@@ -101,18 +109,17 @@ def test_rows_are_the_same_for_the_same_seed() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(UserError, match=r"too short.*take fewer keys or longer rows"):
-        list(LongQuestions(length=200, train=5, heldout=1, keys=30).rows("train", cycle(DOCUMENTS), encode))
+        list(LongQuestions(length=300, train=5, heldout=1, keys=30).rows("train", cycle(DOCUMENTS), encode))
     with pytest.raises(UserError, match="keys=99"):
         LongQuestions(length=200, train=1, heldout=1, keys=99)
-    with pytest.raises(ValueError, match="no document of at most"):
-        made_of_long = cycle(["word " * 2_000])
-        row(Draw("x"), "train", made_of_long, encode, 2_000, 1, 1)
+    with pytest.raises(ValueError, match="speak of codes"):
+        row(Draw("x"), "train", cycle(["Code: red ball 47."]), encode, 2_000, 1, 1)
     with pytest.raises(ValueError, match="questions"):
         made(0, keys=1, questions=2)
 
 
-def test_documents_that_speak_of_three_words_are_passed_over() -> None:
-    documents = cycle(["Three words: red ball fig. And more.", *DOCUMENTS[:5]])
+def test_documents_that_speak_of_codes_are_passed_over() -> None:
+    documents = cycle(["Code: red ball 47. And more.", *DOCUMENTS[:5]])
     text = text_of(row(Draw("y"), "train", documents, encode, 3_000, 2, 2))
-    assert text.count("Three words") == 2
+    assert text.count("Code") == 2
     assert long_questions.MOST_PASSED >= 100

@@ -35,10 +35,12 @@ ABLATION = ablation_recipe.Params(base=TINY, scratch=FEW, pruned=FEW, continued=
 SWEEP = sweep_recipe.Params(base=TINY, train=FEW, values=(0.001, 0.004), seeds=2)
 LONG = long_recipe.Params(
     base=TINY,
+    shape=replace(TINY.shape, student_d_ff=TINY.shape.d_ff),
     short=replace(FEW, seq_len=512, batch_size=2),
     lengthen=replace(FEW, seq_len=1_024, batch_size=2),
     short_rows=30,
     long_rows=12,
+    keys=2,
     per_cell=3,
     seeds=1,
 )

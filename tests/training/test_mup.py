@@ -29,7 +29,7 @@ def test_quick_run_has_every_row_and_a_picture(tmp_path: Path) -> None:
     result = mup.run(Params(svg=str(tmp_path / "mup.svg")), quick=True)
     rows = {(row["case"], row["system"], row["metric"]) for row in result.rows}
     assert len(rows) == 3 * (3 + 1)
-    assert ("d_model 128", "no muP", "held-out loss at lr 2^-6") in rows
+    assert ("d_model 64", "no muP", "held-out loss at lr 2^-6") in rows
     assert all(math.isfinite(row["value"]) for row in result.rows)
     assert [(ratio["versus"], ratio["direction"], ratio["aim"]) for ratio in result.ratios] == [
         ("muP", "<=", 1),
@@ -47,7 +47,7 @@ def test_shift_counts_grid_steps_and_distrusts_the_edge(monkeypatch: pytest.Monk
     def shifts(narrow: int, wide_with: int, wide_without: int) -> list[tuple[int | None, bool]]:
         curves = {(32, "muP"): curve(narrow), (128, "muP"): curve(wide_with), (128, "no muP"): curve(wide_without)}
         monkeypatch.setattr(mup, "measure", lambda params: curves)
-        return [(ratio["value"], ratio["met"]) for ratio in mup.run().ratios]
+        return [(ratio["value"], ratio["met"]) for ratio in mup.run(Params(widths=(32, 128))).ratios]
 
     assert shifts(-6, -7, -8) == [(1, True), (2, True)]
     assert shifts(-6, -8, -7) == [(2, False), (1, False)]
@@ -61,12 +61,18 @@ def test_a_model_that_blows_up_counts_as_knowing_nothing() -> None:
 
 
 def test_impossible_settings_are_one_clear_line() -> None:
-    for bad in (Params(wide=100), Params(narrow=16), Params(low=-3, high=-4), Params(seeds=0)):
+    for bad in (
+        Params(widths=(32, 100)),
+        Params(widths=(16, 64)),
+        Params(widths=(64, 32)),
+        Params(low=-3, high=-4),
+        Params(seeds=0),
+    ):
         with pytest.raises(UserError, match=r"^\w+: value [^\n]*$"):
             mup.run(bad)
 
 
 @pytest.mark.slow
 def test_best_learning_rate_stays_with_mup_and_moves_without() -> None:
-    result = mup.run(Params(seeds=2, low=-8))
+    result = mup.run(Params(widths=(32, 128), seeds=2, low=-8))
     assert [ratio["met"] for ratio in result.ratios] == [True, True], result.ratios

@@ -2,7 +2,8 @@
 
 A step is what the training loop does: the loader's batch, forward, backward, optimizer; the same student and tokens in
 all three. The teacher has the student's shape with an FFN three times as wide, as in the report (afm 4.25). What the
-labels say does not change the speed, so they are random. All systems are visited in turn within each repeat.
+labels say does not change the speed, so they are random. All systems are visited in turn within each repeat. The shares
+are of processor time, which other programs on the machine disturb less than the clock; tokens/s are by the clock.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ Step = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Params:
-    """Settings of the bench: sizes of `pippin bench train`, and how often and long each system is visited."""
+    """Sizes of `pippin bench train`, and how often and for how much processor time each system is visited."""
 
     sizes: str = "1M,10M"
     seq_len: int = 256
     batch_size: int = 8
-    repeats: int = 7
-    seconds: float = 2.0
+    repeats: int = 9
+    seconds: float = 1.0
 
 
 def run(params: Params = Params(), quick: bool = False) -> Result:
@@ -81,6 +82,7 @@ def _measure(result: Result, size: str, config: ModelConfig, params: Params, fol
         READ: _step(config, params, folder, None, labels=True),
     }
     rates: dict[str, list[float]] = {system: [] for system in steps}
+    cpu: dict[str, list[float]] = {system: [] for system in steps}  # tokens per second of processor time
     done = dict.fromkeys(steps, 0)
     for system, step in steps.items():
         step(0)  # warms up
@@ -88,21 +90,22 @@ def _measure(result: Result, size: str, config: ModelConfig, params: Params, fol
     for _ in range(params.repeats):
         for system, step in steps.items():
             step(done[system])  # brings the weights back into the caches
-            first, start = done[system] + 1, time.perf_counter()
+            first, start, start_cpu = done[system] + 1, time.perf_counter(), time.process_time()
             done[system] = first
-            while done[system] == first or time.perf_counter() - start < params.seconds:
+            while done[system] == first or time.process_time() - start_cpu < params.seconds:
                 step(done[system])
                 done[system] += 1
-            seconds = time.perf_counter() - start
-            rates[system].append((done[system] - first) * params.batch_size * params.seq_len / seconds)
+            tokens = (done[system] - first) * params.batch_size * params.seq_len
+            rates[system].append(tokens / (time.perf_counter() - start))
+            cpu[system].append(tokens / (time.process_time() - start_cpu))
     for system, values in rates.items():
         result.row(size, system, "tokens", statistics.median(values), "tokens/s", min(values), max(values))
     for system in (READ, ONLINE):
-        shares = [ours / plain for ours, plain in zip(rates[system], rates[PLAIN], strict=True)]
+        shares = [ours / plain for ours, plain in zip(cpu[system], cpu[PLAIN], strict=True)]
         share, low, high = statistics.median(shares), min(shares), max(shares)
-        result.row(size, system, f"speed of {PLAIN}, in the same repeat", share, "1", low, high)
+        result.row(size, system, f"share of the speed of {PLAIN}", share, "1", low, high)
         if system == READ:
-            result.ratio(size, "tokens/s, labels read", PLAIN, share, ">=", 0.85)
+            result.ratio(size, "tokens per processor time, labels read", PLAIN, share, ">=", 0.85)
 
 
 def _step(config: ModelConfig, params: Params, folder: Path, teacher: Transformer | None, labels: bool) -> Step:

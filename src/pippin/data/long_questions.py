@@ -1,9 +1,8 @@
 """Long rows with questions: several documents in one row, facts hidden in some of them, and questions about the facts.
 
 The report lengthens the context with synthetic long question answering and does not say how it is made (afm 4.30,
-4.31). Here a fact is a sentence of three words that belong together ("Three words: red ball fig."), put between two
-sentences of a document. The first two are its key; the third is drawn for each row, so it can only be read, never
-remembered.
+4.31). Here a fact is the code of a thing ("Code: red ball 47."), put between two sentences of a document. The thing is
+its key; the number is drawn for each row, so it can only be read, never remembered.
 What makes a question right is checked in the finished text by `problems`, which knows nothing of how it was made.
 """
 
@@ -15,17 +14,17 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pippin.data.records import Split
-from pippin.data.world_words import ANIMALS, COLORS, FOODS, ITEMS, Draw, heldout
+from pippin.data.world_words import COLORS, ITEMS, Draw, heldout
 from pippin.errors import UserError
 
-WORDS = ANIMALS + FOODS
+CODES = tuple(str(number) for number in range(10, 100))
 KEYS = tuple(f"{color} {item}" for color in COLORS for item in ITEMS)
 SEPARATOR = "\n\n"
 MOST_PASSED = 1_000  # documents that are passed over on end before that is an error
 _GAP = re.compile(r"(?<=[.!?])[ \n]|\n")
-_FACT = re.compile(r"Three words: (\w+ \w+) (\w+\.)")
+_FACT = re.compile(r"Code: (\w+ \w+) (\w+\.)")
 _ASKED = re.compile(r"^Recall: (\w+ \w+) (.*)$", re.MULTILINE)
-_MENTION = re.compile(r"Three words: (\w+ \w+)")
+_MENTION = re.compile(r"Code: (\w+ \w+)")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class LongQuestions:
     train: int
     heldout: int
     keys: int
-    fillers: tuple[str, ...] = ("stories", "tasks")
+    fillers: tuple[str, ...] = ("stories",)
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,13 +86,13 @@ class Row(NamedTuple):
         return mask
 
 
-def fact(key: str, word: str) -> str:
+def fact(key: str, number: str) -> str:
     """The sentence that is the evidence."""
-    return f"Three words: {key} {word}."
+    return f"Code: {key} {number}."
 
 
 def question(key: str) -> str:
-    """What is asked about it: a cloze, to be completed by " <word>."."""
+    """What is asked about it: a cloze, to be completed by " <number>."."""
     return f"Recall: {key}"
 
 
@@ -102,17 +101,17 @@ def with_fact(document: str, sentence: str, draw: Draw) -> str:
     gaps = [*_GAP.finditer(document)]
     at = draw.below(len(gaps) + 1)
     if at == len(gaps):
-        return f"{document} {sentence}"
+        return f"{document} {sentence}".lstrip()
     gap = gaps[at]
     return f"{document[: gap.start()]}{gap.group()}{sentence}{document[gap.start() :]}"
 
 
 def keys_of(draw: Draw, split: Split, n: int) -> list[str]:
     """`n` different keys; in training none is held out, on the held-out side the last one is."""
-    allowed = [key for key in KEYS if not heldout("three", key)]
+    allowed = [key for key in KEYS if not heldout("code", key)]
     if split == "train":
         return draw.some(allowed, n)
-    asked = draw.pick([key for key in KEYS if heldout("three", key)])
+    asked = draw.pick([key for key in KEYS if heldout("code", key)])
     return [*draw.some([key for key in KEYS if key != asked], n - 1), asked]
 
 
@@ -131,7 +130,7 @@ def row(
     first document is cut at its beginning to make that so; it has no fact.
 
     Args:
-        documents: endless; those that are too long for the row, or speak of words for things, are passed over.
+        documents: endless; those that have such facts already are passed over.
         encode: text to ids, without special tokens.
 
     Raises:
@@ -140,52 +139,53 @@ def row(
     if not 1 <= questions <= keys:
         raise ValueError(f"questions: {questions}: must lie between 1 and keys ({keys})")
     chosen = keys_of(draw, split, keys)
-    words = [draw.pick(WORDS) for _ in chosen]
-    facts = [fact(key, word) for key, word in zip(chosen, words, strict=True)]
-    asked = list(zip(chosen, words, strict=True))[-questions:]
+    numbers = [draw.pick(CODES) for _ in chosen]
+    facts = [fact(key, number) for key, number in zip(chosen, numbers, strict=True)]
+    asked = list(zip(chosen, numbers, strict=True))[-questions:]
     tail: list[int] = []
     answers: list[tuple[int, int]] = []
-    for key, word in asked:
+    for key, number in asked:
         before = encode(question(key))
-        answer = encode(f" {word}.")
+        answer = encode(f" {number}.")
         answers.append((len(tail) + len(before), len(tail) + len(before) + len(answer)))
         tail += [*before, *answer, *([] if key == asked[-1][0] else encode("\n"))]
     room = length - 1 - len(tail)
-    extra = sum(len(encode(" " + sentence)) for sentence in facts)
-    if extra > 3 * room // 4:
-        raise ValueError(f"length {length}: too short for {keys} facts in documents and {questions} questions")
+    extra = sum(len(encode(f"{sentence} ")) for sentence in facts) + len(encode(SEPARATOR))
+    if extra > room:
+        raise ValueError(f"length {length}: too short for {keys} facts and {questions} questions")
     texts: list[str] = []
-    filled = extra
-    while filled < room or len(texts) < 2:
-        texts.append(_short(documents, encode, room - extra))
-        filled += len(encode(texts[-1] + SEPARATOR))
-    texts.insert(0, texts.pop())  # it is longer than what is too much
-    # A document may hold several facts, the first none.
-    holders = [1 + draw.below(len(texts) - 1) for _ in facts]
+    first, left = _next(documents), room - extra
+    while (n := len(encode(first + SEPARATOR))) <= left:
+        texts.append(first)
+        first, left = _next(documents), left - n
+    # A document may hold several facts, the first none. Where no other fits in, the facts are one.
+    texts = texts or [""]
+    holders = [draw.below(len(texts)) for _ in facts]
     for holder, sentence in zip(holders, facts, strict=True):
         texts[holder] = with_fact(texts[holder], sentence, draw)
     blocks = [encode(text + SEPARATOR) for text in texts]
-    while sum(map(len, blocks)) < room:  # the facts took fewer tokens than they would alone
-        blocks.insert(0, encode(_short(documents, encode, room) + SEPARATOR))
     body = [token for block in blocks for token in block]
+    while len(body) < room:  # once; again if a fact took fewer tokens where it stands than alone
+        body = encode(first + SEPARATOR) + body
+        first = _next(documents)
+    after = sum(map(len, blocks[holders[-1] + 1 :]))
     body = body[len(body) - room :]
-    after = sum(len(block) for block in blocks[len(blocks) - len(texts) + holders[-1] + 1 :])
     return Row(body + tail, tuple((room + start, room + stop) for start, stop in answers), answers[-1][0] + after)
 
 
-def _short(documents: Iterator[str], encode: Callable[[str], list[int]], most: int) -> str:
-    """The next document of at most `most` tokens that says nothing about words for things, as one block of lines."""
+def _next(documents: Iterator[str]) -> str:
+    """The next document that has no such facts of its own, as one block of lines."""
     for _, text in zip(range(MOST_PASSED), documents, strict=False):
-        if not _MENTION.search(text) and len(encode(text + SEPARATOR)) <= most:
+        if not _MENTION.search(text):
             return text.replace(SEPARATOR, "\n")
-    raise ValueError(f"no document of at most {most} tokens among {MOST_PASSED}")
+    raise ValueError(f"all of {MOST_PASSED} documents speak of codes")
 
 
 def problems(text: str) -> list[str]:
     """What is wrong with the questions of a finished row; found by reading the text alone.
 
     Each question's evidence must stand in exactly one document, once, before the questions; its key must begin no
-    other fact; and the answer must be its third word.
+    other fact; and the answer must be its number.
     """
     found = []
     asked = list(_ASKED.finditer(text))
@@ -207,4 +207,4 @@ def problems(text: str) -> list[str]:
 
 def leaks(text: str) -> Sequence[str]:
     """Held-out keys that a training text mentions."""
-    return [key for key in _MENTION.findall(text) if heldout("three", key)]
+    return [key for key in _MENTION.findall(text) if heldout("code", key)]

@@ -23,7 +23,7 @@ from pippin.stages.tokenize import Tokenize, filler
 
 @dataclass(frozen=True, kw_only=True)
 class Retrieval(Stage):
-    """Ask each model for a fact in held-out rows: documents, things and words that no training row had together.
+    """Ask each model for a fact in held-out rows: documents and things that no training row had.
 
     A task is a number of facts in the row, one of which is asked for: 1 is the needle, more are multi-key retrieval.
     Artifact `report/`: `summary.txt`, `retrieval.json` (also by how far the fact is away), `retrieval.svg`.
@@ -43,7 +43,7 @@ class Retrieval(Stage):
     lengths: tuple[int, ...]
     tasks: Mapping[str, int] = field(default_factory=lambda: {"needle": 1, "multi-key": 8})
     per_cell: int = 60
-    fillers: tuple[str, ...] = ("stories", "tasks")
+    fillers: tuple[str, ...] = ("stories",)
     seed: int = 0
 
     def __post_init__(self) -> None:
