@@ -380,9 +380,9 @@ class Graph:
         for name in pending:
             stage = self.stages[name]
             if stage.together:
-                team.hear(f"begun/{name}")
                 with suppress(Released):
-                    stage.run(Context(self, name, screen, compile, team))
+                    if team.hear(f"begun/{name}") == "yes":
+                        stage.run(Context(self, name, screen, compile, team))
             team.hear(f"done/{name}")
         return pending
 
@@ -392,6 +392,8 @@ class Graph:
         directory.mkdir(parents=True, exist_ok=True)
         with _lock(directory):
             if self.done(stage):  # another process finished it since the list of stages was made
+                if team is not None:
+                    team.tell(f"begun/{name}", "no")
                 return dict(self.record(stage)["results"])
             for stale in list(directory.rglob(".*.tmp")):  # what a killed attempt was writing
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
@@ -407,12 +409,12 @@ class Graph:
                 "environment": environment() | {"compile": compile},
             }
             together = team if stage.together else None
-            if together is not None:
+            if together is not None and str(together.plan):
                 record["parallel"] = str(together.plan)
             files.write_json(directory / "stage.json", record)
             ctx = Context(self, name, screen, compile, together)
             if together is not None:
-                together.tell(f"begun/{name}", "")
+                together.tell(f"begun/{name}", "yes")
             start = time.perf_counter()
             try:
                 stage.run(ctx)

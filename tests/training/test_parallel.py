@@ -219,6 +219,9 @@ def test_a_bad_line_is_one_clear_line(line: str, processes: int, message: str) -
 def test_a_line_may_leave_an_axis_open() -> None:
     assert Plan.parse("tensor=2 fsdp=auto micro_batch=4", 8) == Plan(fsdp=4, tensor=2, micro_batch=4)
     assert Plan.parse("", 1) == Plan()
+    assert str(Plan()) == ""
+    plan = Plan(replica=2, fsdp=4, context=2, tensor=2, micro_batch=4, recompute="block", timeout_s=9)
+    assert Plan.parse(str(plan), 32) == plan
 
 
 @pytest.mark.parametrize(

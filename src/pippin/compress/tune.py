@@ -39,7 +39,8 @@ class Tunable(nn.Module):
         """Let the model's projections compute with the parameters as they are, differentiably."""
         for key, (linear, scale) in self._linears.items():
             linear.table = self.tables[key].clone()  # a Parameter would become one of the layer's
-            linear.scale = scale * self.growths[key].exp()
+            growth = self.growths[key].exp()
+            linear.scale = scale.to(growth.device) * growth
 
     @torch.no_grad()
     def finish(self) -> None:
@@ -47,6 +48,7 @@ class Tunable(nn.Module):
         for key, (linear, scale) in self._linears.items():
             assert linear.codes is not None
             indices = code_layout.unpack(linear.codes, linear.bits, linear.out_features, linear.in_features)
-            grown = scale * self.growths[key].detach().exp()
+            growth = self.growths[key].detach().exp()
+            grown = scale.to(growth.device) * growth
             palette = sorted_palette(indices, self.tables[key].detach(), grown, linear.bits)
             linear.pack(code_layout.pack(palette.indices, linear.bits), palette.table, palette.scale, linear.bits)

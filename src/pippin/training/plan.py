@@ -37,6 +37,11 @@ class Plan:
     recompute: Recompute = "none"
     timeout_s: int = 600
 
+    def __str__(self) -> str:
+        """The line that says it; empty for the defaults."""
+        changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
+        return " ".join(f"{f.name}={getattr(self, f.name)}" for f in changed)
+
     @property
     def size(self) -> int:
         """Processes."""
