@@ -47,7 +47,7 @@ def test_shift_counts_grid_steps_and_distrusts_the_edge(monkeypatch: pytest.Monk
     def shifts(narrow: int, wide_with: int, wide_without: int) -> list[tuple[int | None, bool]]:
         curves = {(32, "muP"): curve(narrow), (128, "muP"): curve(wide_with), (128, "no muP"): curve(wide_without)}
         monkeypatch.setattr(mup, "measure", lambda params: curves)
-        return [(ratio["value"], ratio["met"]) for ratio in mup.run(Params(widths=(32, 128))).ratios]
+        return [(ratio["value"], ratio["met"]) for ratio in mup.run(Params(widths=(32, 128), low=-9)).ratios]
 
     assert shifts(-6, -7, -8) == [(1, True), (2, True)]
     assert shifts(-6, -8, -7) == [(2, False), (1, False)]
