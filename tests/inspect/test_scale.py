@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from tests.running import command, one_line_error
 
-from pippin.inspect.scale import parse_bytes, training_work, words
+from pippin.inspect.scale import parse_bytes, training_work
 from pippin.recipes.on_device_3b import on_device_3b
-from pippin.training.plan import AXES, Plan
+from pippin.training.plan import Plan
 
 
 def show(*arguments: str | Path) -> dict[str, Any]:
@@ -78,12 +78,6 @@ def test_what_cannot_be_is_one_line(arguments: str, expected: str, tmp_path: Pat
 
 def test_sizes_are_read() -> None:
     assert [parse_bytes(t) for t in ("80GB", "32GiB", "1.5t", "100")] == [80e9, 32 * 2**30, 1.5e12, 100]
-
-
-def test_a_plan_and_its_words() -> None:
-    for plan in (Plan(), Plan(2, 4, 2, 2, 1, "block"), Plan(fsdp=8)):
-        assert Plan.parse(words(plan), plan.size) == plan
-    assert set(AXES) == {"replica", "fsdp", "context", "tensor"}
 
 
 def test_what_a_stage_is_to_an_estimate() -> None:

@@ -109,7 +109,7 @@ def _stage(name: str, each: Estimate) -> dict[str, Any]:
         "tokens_per_step": work.tokens_per_step,
         "tokens": work.tokens_per_step * work.steps,
         "flops": whole * work.steps,
-        "plan": words(each.plan),
+        "plan": str(each.plan) or "fsdp=1",
         "memory_bytes": vars(memory) | {"total": memory.total},
         "fits": each.fits,
         "would_fit": [] if each.fits else [{"change": text, "bytes": now.memory.total} for text, now in remedies(each)],
@@ -124,16 +124,6 @@ def _stage(name: str, each: Estimate) -> dict[str, Any]:
         },
         "at_report_mfu": {"mfu": REPORT_MFU, "step_s": at_report, "days": at_report * work.steps / 86_400},
     }
-
-
-def words(plan: Plan) -> str:
-    """The plan as the line that `pippin run --parallel` takes."""
-    parts = [f"{axis}={getattr(plan, axis)}" for axis in AXES if getattr(plan, axis) > 1]
-    if plan.micro_batch:
-        parts.append(f"micro_batch={plan.micro_batch}")
-    if plan.recompute != "none":
-        parts.append(f"recompute={plan.recompute}")
-    return " ".join(parts) or "fsdp=1"
 
 
 def print_scale(recipe: str, found: dict[str, Estimate], refused: dict[str, str], console: Console) -> None:
@@ -152,7 +142,7 @@ def print_scale(recipe: str, found: dict[str, Estimate], refused: dict[str, str]
     for name, each in found.items():
         sizes = (*vars(each.memory).values(), each.memory.total)
         row = (f"{size / 1e9:.2f}" for size in sizes)
-        table.add_row(escape(name), words(each.plan), *row, "yes" if each.fits else "no")
+        table.add_row(escape(name), str(each.plan) or "fsdp=1", *row, "yes" if each.fits else "no")
     console.print(table)
     table = _table("steps, and what a device receives in one", "stage")
     for column in ("parameters", "tokens", "steps", "step", "MFU", "days", f"at {REPORT_MFU:.0%}", *AXES):
@@ -201,7 +191,7 @@ def _why_not(name: str, each: Estimate) -> str:
         return f"{needs} It would with {', or '.join(ways)}."
     other = choose(each.work, each.plan.size, each.chip, each.limit)
     if other.fits:
-        return f"{needs} No single change helps; this does: {words(other.plan)} ({other.memory.total / 1e9:.1f} GB)."
+        return f"{needs} No single change helps; this does: {other.plan} ({other.memory.total / 1e9:.1f} GB)."
     return f"{needs} No plan does on {each.plan.size:,} devices: take more, or devices with more memory."
 
 
