@@ -21,7 +21,7 @@ from pippin.recipes.long_context import ARMS, long_context
 class Params:
     """How many seeds, where the runs are kept; `svg` is a file for the picture, if given."""
 
-    seeds: int = 3
+    seeds: int = 2
     runs: str = "runs"
     svg: str = ""
     recipe: recipe.Params = field(default_factory=lambda: recipe.PARAMS)

@@ -26,7 +26,7 @@ class Retrieval(Stage):
     """Ask each model for a fact in held-out rows: documents and things that no training row had.
 
     A task is a number of facts in the row, one of which is asked for: 1 is the needle, more are multi-key retrieval.
-    Artifact `report/`: `summary.txt`, `retrieval.json` (also by how far the fact is away), `retrieval.svg`.
+    Artifact `report/`: `summary.txt`, `retrieval.json`, `retrieval.svg` (the first task by how far the fact is away).
 
     Args:
         tokens: where the curated documents and the tokenizer come from.
@@ -57,6 +57,7 @@ class Retrieval(Stage):
             (task, length): self._rows(ctx, tokenizer, task, length) for task in self.tasks for length in self.lengths
         }
         found: dict[str, dict[tuple[str, int], list[bool]]] = defaultdict(lambda: defaultdict(list))
+        first = next(iter(self.tasks))
         near: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
         with ctx.track(len(self.models) * len(cells)) as bar:
             for name, stage in self.models.items():
@@ -65,8 +66,9 @@ class Retrieval(Stage):
                 for cell, rows in cells.items():
                     right = retrieved(model, rows, tokenizer.eos_id)
                     found[arm][cell] += right
-                    for one, its in zip(right, rows, strict=True):
-                        near[arm][_bucket(its.distance)].append(one)
+                    if cell[0] == first:
+                        for one, its in zip(right, rows, strict=True):
+                            near[arm][_bucket(its.distance)].append(one)
                     bar.advance()
         report = ctx.out("report")
         shares = {
@@ -81,7 +83,7 @@ class Retrieval(Stage):
         text = text_table("Exact match on held-out questions, by tokens in the row", columns, rows_of_table)
         buckets = sorted({b for its in near.values() for b in its}, key=_start)
         text += text_table(
-            "The same by how many tokens the fact is away",
+            f"The same for {first}, by how many tokens the fact is away",
             ["model", *buckets],
             [[arm, *(_share(its[b]) if b in its else "" for b in buckets)] for arm, its in near.items()],
         )
