@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -35,7 +36,8 @@ def build(sanitize: str = "", system: str = "", compiler: str = "") -> Path:
     need("cmake", compiler or "c++")
     kept = os.environ.get("PIPPIN_TEST_BUILDS")
     name = "-".join(filter(None, (sanitize.replace(",", "-"), system, compiler))) or "plain"
-    folder = Path(kept or mkdtemp(prefix="pippin-native-")) / name
+    checkout = hashlib.sha256(str(CSRC).encode()).hexdigest()[:8]  # a build folder belongs to its sources' place
+    folder = Path(kept or mkdtemp(prefix="pippin-native-")) / checkout / name
     settings = {"SANITIZE": sanitize, "PIPPIN_TESTS": "ON"}
     if system:
         settings |= {"CMAKE_SYSTEM_NAME": "Linux", "CMAKE_SYSTEM_PROCESSOR": system}
