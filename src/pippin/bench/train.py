@@ -84,7 +84,8 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
         if params.processes:
             _memory(result, size, tokens_BT, [OURS] if quick else [OURS, PLAIN, THEIRS])
             _scaling(result, size, tokens_BT, params, quick)
-    _metrics(result, sizes[0], tokens_BT, 4 if quick else 40)
+        if size == sizes[0]:
+            _metrics(result, size, tokens_BT, 4 if quick else 40)
     if not on_cuda:
         result.ratio("100M to 1B", "MFU", "published peak", None, ">=", MFU_AIM, "no CUDA device here")
     return result
