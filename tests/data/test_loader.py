@@ -81,7 +81,7 @@ def test_permutation_refuses_indices_outside() -> None:
 def test_hash_is_pinned() -> None:
     """The order of all training data rests on these numbers; they never change."""
     assert derive(3, "order", "web", 2) == 0xB0B39CB64307841D
-    assert derive(np.int64(3), "order", "web", np.int64(2)) == derive(3, "order", "web", 2)  # type: ignore[arg-type]
+    assert derive(np.int64(3), "order", "web", np.int64(2)) == derive(3, "order", "web", 2)
     assert hash64(0, [0, 1]).tolist() == [0xE220A8397B1DCDAF, 0x910A2DEC89025CC1]  # SplitMix64, seeds 0 and 1
     assert permute(5, 10, np.arange(10)).tolist() == [3, 0, 6, 4, 5, 2, 7, 9, 1, 8]
 
@@ -207,7 +207,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(three_sources: Path, mode: 
     mixture = {"c": 0.2, "a": 0.5, "b": 0.3}
 
     def new(seed: int = 1) -> Loader:
-        return Loader(three_sources, mixture, "train", 32, 8, seed, mode)  # type: ignore[arg-type]
+        return Loader(three_sources, mixture, "train", 32, 8, seed, mode)
 
     one = new()
     forwards = {step: one.batch(step) for step in range(0, 300, 7)}
@@ -221,7 +221,7 @@ def test_a_batch_is_a_pure_function_of_seed_and_step(three_sources: Path, mode: 
 
 @pytest.mark.parametrize("mode", ["windows", "bins"])
 def test_any_number_of_readers_sees_the_same_global_batch(three_sources: Path, mode: str) -> None:
-    loader = Loader(three_sources, {"a": 1, "b": 2}, "train", 32, 12, 1, mode)  # type: ignore[arg-type]
+    loader = Loader(three_sources, {"a": 1, "b": 2}, "train", 32, 12, 1, mode)
     for step in (0, 124):
         whole = loader.batch(step)
         for readers in (2, 3, 4, 12):
@@ -239,7 +239,7 @@ def test_batches_are_pinned_whatever_the_shards(mode: str, expected: str, tmp_pa
     """The digest is of the batches of the first version, which knew no shards."""
     for number, shard_tokens in enumerate((SHARD_TOKENS, 1_000, 100, 1)):  # 1: a shard for every document
         directory = write_sources(tmp_path / str(number), shard_tokens, masked="c")
-        loader = Loader(directory, {"a": 0.5, "b": 0.3, "c": 0.2}, "train", 32, 8, 1, mode)  # type: ignore[arg-type]
+        loader = Loader(directory, {"a": 0.5, "b": 0.3, "c": 0.2}, "train", 32, 8, 1, mode)
         found = hashlib.sha256()
         for step in range(0, 300, 7):
             batch = loader.batch(step)
@@ -262,7 +262,7 @@ def test_evaluation_is_the_same_whatever_the_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["windows", "bins"])
 def test_realised_shares_are_the_quotas(three_sources: Path, mode: str) -> None:
     mixture = {"a": 0.5, "b": 0.3, "c": 0.2}
-    loader = Loader(three_sources, mixture, "train", 32, 100, 1, mode)  # type: ignore[arg-type]
+    loader = Loader(three_sources, mixture, "train", 32, 100, 1, mode)
     sources: Counter[int] = Counter()
     for step in range(10):
         first = loader.batch(step).targets.amax(1)
@@ -290,9 +290,9 @@ def test_nothing_to_learn_is_an_error(tmp_path: Path, mode: str) -> None:
         writer.add("sums", "train", [10, 11], 3, loss_mask=[0, 0])
         writer.add("web", "heldout", [10, 11], 3)
     with pytest.raises(UserError, match="source sums, split train: nothing to learn"):
-        Loader(tmp_path, {"sums": 1}, "train", 8, 1, 0, mode)  # type: ignore[arg-type]
+        Loader(tmp_path, {"sums": 1}, "train", 8, 1, 0, mode)
     with pytest.raises(UserError, match=r"mixture.web: no such source; there is sums"):
-        Loader(tmp_path, {"web": 1}, "train", 8, 1, 0, mode)  # type: ignore[arg-type]
+        Loader(tmp_path, {"web": 1}, "train", 8, 1, 0, mode)
 
 
 # bins

@@ -32,7 +32,7 @@ def asked_last(text: str) -> str:
 
 def made(seed: int, split: str = "train", length: int = 2_000, keys: int = 5, questions: int = 5) -> Row:
     documents = cycle(DOCUMENTS[seed % 100 :] + DOCUMENTS)
-    return row(Draw("test", seed), split, documents, encode, length, keys, questions)  # type: ignore[arg-type]
+    return row(Draw("test", seed), split, documents, encode, length, keys, questions)
 
 
 def test_rows_fill_their_length_and_their_questions_are_right() -> None:

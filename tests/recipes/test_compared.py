@@ -63,7 +63,7 @@ def test_ablation(runs: Path) -> None:
     assert len(mains) == len(ARMS)
     assert {s.train.tokens for s in mains} == {FEW.tokens}  # equal student tokens
     assert {s.model for s in mains} == {mains[0].model}
-    kinds = {name[:-2]: (type(s), s.start is None) for name, s in students.items() if s in mains}  # type: ignore[attr-defined]
+    kinds = {name[:-2]: (type(s), s.start is None) for name, s in students.items() if s in mains}
     assert kinds == {
         "from-scratch": (Pretrain, True),
         "pruned-only": (Pretrain, False),
@@ -146,8 +146,8 @@ def test_long_context(runs: Path) -> None:
     stages = long_context(LONG)
     arms = [stage for name, stage in stages.items() if name.endswith("-0")]
     assert len(arms) == 3
-    assert len({(stage.train, stage.model) for stage in arms}) == 1  # type: ignore[attr-defined]
-    assert arms[0].model.rope_base > stages["short"].model.rope_base  # type: ignore[attr-defined]
+    assert len({(stage.train, stage.model) for stage in arms}) == 1
+    assert arms[0].model.rope_base > stages["short"].model.rope_base
     graph = Graph(stages, runs)
     ran = graph.run(["retrieval"], Screen(quiet=True))
     assert ran[0] == "questions"  # what is before is the chain's own

@@ -131,10 +131,10 @@ def test_which_stage_follows_which() -> None:
     assert [name for name, stage in device.items() if isinstance(stage, Distill)] == ["distill"]
     core, prune, distill = device["core"], device["prune"], device["distill"]
     assert isinstance(core, Pretrain)
-    assert prune.mixture == core.mixture == distill.mixture  # type: ignore[attr-defined]  # 4.23
+    assert prune.mixture == core.mixture == distill.mixture  # 4.23
     assert not any(isinstance(stage, Distill) for stage in RECIPES["server"].values())
     # 4.21: pruning changes the FFN and nothing else.
-    assert {f for f, v in vars(core.model).items() if v != getattr(distill.model, f)} == {"d_ff"}  # type: ignore[attr-defined]
+    assert {f for f, v in vars(core.model).items() if v != getattr(distill.model, f)} == {"d_ff"}
 
 
 def test_the_optimizer_has_the_report_s_constants() -> None:

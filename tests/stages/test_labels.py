@@ -83,7 +83,7 @@ def test_two_bytes_a_token(made: Graph) -> None:
     record = made.record(stage)["results"]
     size = sum(path.stat().st_size for path in (made.directory(stage) / "labels").glob("*.tokens*.npy"))
     assert record["bytes_per_token"] == 2
-    assert record["tokens"] * 2 <= size <= record["tokens"] * 2 + 128 * len(stage.sources)  # type: ignore[attr-defined]
+    assert record["tokens"] * 2 <= size <= record["tokens"] * 2 + 128 * len(stage.sources)
 
 
 def test_the_teacher_is_not_loaded(made: Graph, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_a_planted_pickle_is_never_run(
         (step / name).write_bytes(planted)
         for how in ({}, {"verify": True}, {"other": directory / "step-00000010"}, {"merge": tmp_path / "out"}):
             with contextlib.suppress(UserError):
-                inspect_checkpoint(step, **how)  # type: ignore[arg-type]
+                inspect_checkpoint(step, **how)
         assert restored(directory) == (SET_ASIDE if (name in names[:3]) else (20, []))
         assert not marker.exists(), name
     capsys.readouterr()

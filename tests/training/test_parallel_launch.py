@@ -131,7 +131,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(
 
 def test_bad_steps_name_their_batch(begun: Path) -> None:
     def loss_without_a_number(model: Transformer, z_loss: float, batch: Batch, step: int, **more: Any) -> Loss:
-        loss = training.next_token_loss_before(model, z_loss, batch, step, **more)  # type: ignore[attr-defined]
+        loss = training.next_token_loss_before(model, z_loss, batch, step, **more)
         factor = float("nan") if step == 1 else 1.0
         return Loss(loss.total * factor, loss.nll * factor, loss.count)
 

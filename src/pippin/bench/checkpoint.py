@@ -29,6 +29,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import AsyncSaveResponse
 
 from pippin.bench.result import Result, cores
 from pippin.errors import UserError
@@ -133,10 +134,10 @@ class DcpAsync(System):
 
     def begin(self, state: dict[str, Tensor], number: int) -> None:
         response = dcp.async_save(dict(state), checkpoint_id=self.folder / str(number), async_stager=self._stager)
-        if self._stager is not None:
-            response.staging_completion.result()  # type: ignore[union-attr]
-            response = response.upload_completion  # type: ignore[union-attr]
-        self._done = response.done  # type: ignore[union-attr]
+        if isinstance(response, AsyncSaveResponse):  # what it is with a stager
+            response.staging_completion.result()
+            response = response.upload_completion
+        self._done = response.done
 
     def writing(self) -> bool:
         return not self._done()

@@ -109,7 +109,7 @@ def write(directory: Path, tokens: int, shard_tokens: int, document_tokens: int)
         left = tokens
         while left > 0:
             text = rng.integers(2, VOCAB, int(rng.exponential(document_tokens)) + 2)
-            writer.add("web", "train", text, 4 * len(text))  # type: ignore[arg-type]
+            writer.add("web", "train", text, 4 * len(text))
             left -= len(text) + 1
     return time.perf_counter() - start
 

@@ -154,7 +154,7 @@ class TokenWriter:
         self,
         source: str,
         split: str,
-        ids: Sequence[int],
+        ids: Sequence[int] | np.ndarray[Any, Any],
         n_bytes: int,
         loss_mask: Sequence[int] | None = None,
         end_id: int | None = None,

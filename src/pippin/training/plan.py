@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from pippin.errors import UserError
 from pippin.model.config import ModelConfig
@@ -64,7 +64,7 @@ class Plan:
         Raises:
             UserError: not such a line, or not for this number of processes.
         """
-        values: dict[str, int | str] = {}
+        values: dict[str, Any] = {}  # numbers, and words until they are read
         for word in line.split():
             name, _, text = word.partition("=")
             known = {f.name for f in fields(cls)}
@@ -93,7 +93,7 @@ class Plan:
                 f"parallel: {' x '.join(f'{name}={values.get(name, 1)}' for name in AXES)} needs {product} processes, "
                 f"there are {processes}; give fsdp=auto, or start torchrun with --nproc-per-node {product}"
             )
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)
 
     def check(self, model: ModelConfig, batch_size: int, seq_len: int) -> None:
         """Raise UserError unless the model and its batches can be cut so."""
