@@ -36,16 +36,18 @@ class Letters:
 
 
 def test_an_epoch_has_every_pair_once_and_the_next_another_order() -> None:
-    loader = PairLoader(PAIRS, 2, seed=3)
+    loader = PairLoader(PAIRS, 2, seed=3, collate=pair_batch)
     order = [loader.rows(step, 0, 2).tokens[0, 0].item() - 10 for step in range(14)]
     assert sorted(order[:7]) == sorted(order[7:]) == list(range(7))
     assert order[:7] != order[7:]
-    wide = PairLoader(PAIRS, 6, seed=3)
+    wide = PairLoader(PAIRS, 6, seed=3, collate=pair_batch)
     assert [int(t) - 10 for step in range(2) for t in wide.rows(step, 0, 6).tokens[::2, 0]] == order[:6]
     part = wide.rows(1, 2, 6)
     assert [int(t) - 10 for t in part.tokens[::2, 0]] == order[4:6]
     assert f"pairs {order[3]}, {order[4]}, {order[5]}" in wide.identify(1)
-    assert [PairLoader(PAIRS, 2, seed=4).rows(step, 0, 2).tokens[0, 0].item() - 10 for step in range(7)] != order[:7]
+    assert [
+        PairLoader(PAIRS, 2, seed=4, collate=pair_batch).rows(step, 0, 2).tokens[0, 0].item() - 10 for step in range(7)
+    ] != order[:7]
 
 
 def test_a_batch_of_pairs() -> None:
@@ -71,12 +73,15 @@ def test_answers_follow_the_prompt_as_in_a_conversation() -> None:
 
 def test_wrong_batches() -> None:
     with pytest.raises(UserError, match="batch_size=3: a pair is two rows"):
-        PairLoader(PAIRS, 3, 0)
+        PairLoader(PAIRS, 3, 0, pair_batch)
     with pytest.raises(UserError, match="pairs: none left"):
-        PairLoader([], 2, 0)
+        PairLoader([], 2, 0, pair_batch)
     with pytest.raises(ValueError, match="not whole pairs"):
-        PairLoader(PAIRS, 4, 0).rows(0, 0, 3)
-    assert torch.equal(PairLoader(PAIRS, 4, 0).rows(5, 0, 4).tokens, PairLoader(PAIRS, 4, 0).rows(5, 0, 4).tokens)
+        PairLoader(PAIRS, 4, 0, pair_batch).rows(0, 0, 3)
+    assert torch.equal(
+        PairLoader(PAIRS, 4, 0, pair_batch).rows(5, 0, 4).tokens,
+        PairLoader(PAIRS, 4, 0, pair_batch).rows(5, 0, 4).tokens,
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -19,7 +19,17 @@ from pippin.interop.reward import save_reward
 from pippin.model.reward import RewardModel
 from pippin.pipeline import Context, Cost, Stage, digest_tree
 from pippin.training.loop import TrainSpec, fit
-from pippin.training.pairs import KINDS, EncodedPair, Kind, PairLoader, PairVerdict, encode_pair, judge_pairs, pair_loss
+from pippin.training.pairs import (
+    KINDS,
+    EncodedPair,
+    Kind,
+    PairLoader,
+    PairVerdict,
+    encode_pair,
+    judge_pairs,
+    pair_batch,
+    pair_loss,
+)
 
 NO_LEVEL = "no level"
 LOOK_PAIRS = 64  # held-out pairs looked at while training
@@ -89,7 +99,7 @@ class Reward(Stage):
         }  # fmt: skip
         ctx.say(", ".join(f"{name} {n}" for name, n in counts.items()))
         reward = RewardModel(model, PROPERTIES, seed=self.seed)
-        loader = PairLoader(train, self.train.batch_size, self.seed)
+        loader = PairLoader(train, self.train.batch_size, self.seed, pair_batch)
 
         def look() -> dict[str, float]:
             found = figures([v.chosen - v.rejected for v in judge_pairs(reward, pairs[:LOOK_PAIRS])])

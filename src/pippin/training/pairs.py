@@ -6,9 +6,9 @@ function of seed and step, so a resumed run sees the same ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -89,24 +89,37 @@ def pair_batch(pairs: Sequence[EncodedPair]) -> PairBatch:
     )  # fmt: skip
 
 
-class PairLoader:
+class Pair(Protocol):
+    """Two answers to one prompt, in whatever form; `id` names it in a log."""
+
+    @property
+    def id(self) -> str: ...
+
+
+AnyPair = TypeVar("AnyPair", bound=Pair)
+
+
+class PairLoader(Generic[AnyPair]):
     """Shuffled batches of pairs: each epoch takes every pair once, in an order keyed by (seed, epoch).
 
     Args:
         batch_size: rows, so twice the pairs.
+        collate: some pairs as one batch, two rows a pair.
 
     Raises:
         UserError: no pair, or an odd batch size.
     """
 
-    def __init__(self, pairs: Sequence[EncodedPair], batch_size: int, seed: int) -> None:
+    def __init__(
+        self, pairs: Sequence[AnyPair], batch_size: int, seed: int, collate: Callable[[Sequence[AnyPair]], Batch]
+    ) -> None:
         if not pairs:
             raise UserError("pairs: none left to train on; give more, or raise seq_len")
         if batch_size < 2 or batch_size % 2:
             raise UserError(f"batch_size={batch_size}: a pair is two rows; must be even and at least 2")
-        self.pairs, self.batch_size, self.seed = pairs, batch_size, seed
+        self.pairs, self.batch_size, self.seed, self.collate = pairs, batch_size, seed, collate
 
-    def rows(self, step: int, start: int, stop: int) -> PairBatch:
+    def rows(self, step: int, start: int, stop: int) -> Batch:
         """Rows start..stop-1 of the batch of a step.
 
         Raises:
@@ -115,7 +128,7 @@ class PairLoader:
         if not 0 <= start < stop <= self.batch_size or step < 0 or start % 2 or stop % 2:
             raise ValueError(f"step {step}, rows {start}..{stop}: not whole pairs of the batch of {self.batch_size}")
         first = step * self.batch_size // 2
-        return pair_batch([self.pairs[i] for i in self._order(first + start // 2, first + stop // 2)])
+        return self.collate([self.pairs[i] for i in self._order(first + start // 2, first + stop // 2)])
 
     def identify(self, step: int) -> str:
         """Which pairs the batch of a step is made of, for a log."""
