@@ -122,6 +122,7 @@ def fit(
     frozen: Iterable[nn.Module] = (),
     flops: float | None = None,
     figures: Callable[[], dict[str, float]] = dict,
+    period: int = 1,
 ) -> dict[str, float]:
     """Train the parameters of `module` that require gradients; resume from `ctx.dir/checkpoint` when it is there.
 
@@ -137,6 +138,8 @@ def fit(
         frozen: models beside `module` that `loss_function` uses.
         flops: of all steps, teachers and all, for the MFU; None: of training the Transformers in `module`.
         figures: asked when training is over, while the model is still spread: all processes compute them.
+        period: steps that belong together, because their batches were made by the model as it was at the first of
+            them; the state is saved only between such groups.
 
     Returns:
         The figures.
@@ -147,6 +150,9 @@ def fit(
         Stopped: SIGTERM came; the state is saved.
         Released: this process is not rank 0, and training is over.
     """
+    for name, steps in (("steps", spec.steps), ("checkpoint_every", spec.checkpoint_every)):
+        if steps % period:
+            raise UserError(f"{name}={steps}: {period} steps belong together here; must be a multiple of {period}")
     keep_freed_memory()
     team = ctx.team if isinstance(ctx.team, Team) else Team(Plan())
     if flops is None:
@@ -184,7 +190,7 @@ def fit(
                 with meter.data():
                     parts = [loader.rows(step, *each) for each in rows]
                     count, stops = team.total(_targets(parts) / team.plan.sharers, team.stopping)
-                if stops:
+                if stops and step % period == 0:
                     if step > start:
                         log()
                         _save(checkpoints, _state(spread, optimizer), module, ctx, step, applied)
