@@ -11,16 +11,15 @@ or messages of which the last is the answer and those before it are the prompt's
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-from pippin.data.chat import ROLES
+from pippin.data.messages import read_message, read_messages, read_text
 from pippin.data.records import Message, Split, fraction_of
+from pippin.data.rows import read_rows
 from pippin.errors import UserError
 
 # How much better the chosen answer is, and what is graded of each answer alone, 0 to 2 (afm 7.1).
@@ -29,7 +28,6 @@ PROPERTIES = ("instruction_following", "conciseness", "truthfulness", "harmlessn
 GRADES = 3
 SIDES = ("chosen", "rejected")
 
-_SHAREGPT = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -72,7 +70,7 @@ def read_preferences(path: str | Path, heldout_share: float) -> Preferences:
     wrong: list[str] = []
     seen: set[tuple[str, str, str]] = set()
     repeated = equal = apart = 0
-    for number, value in _values(path):
+    for number, value in read_rows(path, "preferences"):
         where = f"{path}:{number}"
         try:
             if isinstance(value, ValueError):
@@ -107,54 +105,6 @@ def read_preferences(path: str | Path, heldout_share: float) -> Preferences:
     return Preferences(found, repeated, equal, apart)
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _values(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number of the line, item or row from 1, its value or a ValueError that says what is wrong)."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; give a .jsonl, .json or .parquet file of preferences")
-    if path.suffix == ".parquet":
-        yield from _parquet(path)
-        return
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
-    if data.lstrip()[:1] == b"[":
-        items = _json(data)
-        if isinstance(items, ValueError):
-            raise UserError(f"{path}: {items}")
-        yield from enumerate(items, 1)
-        return
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            yield number, _json(line)
-
-
-def _json(text: bytes) -> Any:
-    try:
-        return json.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return ValueError(f"byte {error.start + 1}: not UTF-8; save the file as UTF-8")
-    except ValueError as error:
-        return ValueError(f"not valid JSON ({error}); write one object a line")
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise UserError(f"{path}: reading Parquet needs pyarrow; install pippin[data]") from None
-    try:
-        with pq.ParquetFile(path) as file:
-            rows = (row for batch in file.iter_batches(batch_size=1000) for row in batch.to_pylist())
-            yield from enumerate(rows, 1)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({str(error).splitlines()[0]}); fetch it again") from None
-
-
 # --- a pair ----------------------------------------------------------------------------------------------------------
 
 
@@ -164,8 +114,8 @@ def _pair(value: Any) -> Preference | None:
         raise ValueError(f"value {str(value)[:40]!r}: must be an object with prompt, chosen and rejected")
     given = {side: value.get(side) for side in SIDES}
     if value.get("conversations") is not None:
-        prompt = _messages(value["conversations"], "conversations", sharegpt=True)
-        answers = {side: [_message(given[side], side, sharegpt=True)] for side in SIDES}
+        prompt = read_messages(value["conversations"], "conversations", sharegpt=True)
+        answers = {side: [read_message(given[side], side, sharegpt=True)] for side in SIDES}
     elif value.get("prompt") is None and all(isinstance(given[side], str) for side in SIDES):
         dialogues = {side: _dialogue(str(given[side]), side) for side in SIDES}
         prompt, answers = dialogues["chosen"][:-1], dialogues
@@ -174,9 +124,9 @@ def _pair(value: Any) -> Preference | None:
     else:
         prompt = _prompt(value.get("prompt"))
         answers = {
-            side: [{"role": "assistant", "content": _text(given[side], side)}]
+            side: [{"role": "assistant", "content": read_text(given[side], side)}]
             if isinstance(given[side], str)
-            else _messages(given[side], side)
+            else read_messages(given[side], side)
             for side in SIDES
         }
     if not prompt:
@@ -199,39 +149,13 @@ def _pair(value: Any) -> Preference | None:
 
 def _prompt(value: Any) -> list[Message]:
     if isinstance(value, str):
-        return [{"role": "user", "content": _text(value, "prompt")}]
-    return _messages(value, "prompt")
-
-
-def _messages(value: Any, field: str, sharegpt: bool = False) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        raise ValueError(f"{field}: value {str(value)[:40]!r}: must be text or a list of messages")
-    return [_message(message, f"{field}[{place}]", sharegpt) for place, message in enumerate(value)]
-
-
-def _message(value: Any, field: str, sharegpt: bool = False) -> Message:
-    who, what = ("from", "value") if sharegpt else ("role", "content")
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{field}: value {str(value)[:40]!r}: must be an object with {who} and {what}")
-    roles: Mapping[str, str] = _SHAREGPT if sharegpt else dict(zip(ROLES, ROLES, strict=True))
-    role = value.get(who)
-    if not isinstance(role, str) or role not in roles:
-        raise ValueError(f"{field}.{who}: value {str(role)[:40]!r}: must be one of {', '.join(roles)}")
-    return {"role": roles[role], "content": _text(value.get(what), f"{field}.{what}")}
-
-
-def _text(value: Any, field: str) -> str:
-    """A text; an answer may be empty, as some are in published pairs."""
-    if not isinstance(value, str):
-        raise ValueError(f"{field}: value {str(value)[:40]!r}: must be text")
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise ValueError(f"{field}: holds half a character (a lone surrogate); write the text again")
-    return value
+        return [{"role": "user", "content": read_text(value, "prompt")}]
+    return read_messages(value, "prompt")
 
 
 def _dialogue(text: str, field: str) -> list[Message]:
     """Turns of "\\n\\nHuman: ...\\n\\nAssistant: ..."; a text that holds a mark is cut there."""
-    parts = _TURN.split(_text(text, field))
+    parts = _TURN.split(read_text(text, field))
     if len(parts) < 5 or parts[0].strip():
         raise ValueError(f'{field}: not a dialogue; expected "\\n\\nHuman: ...\\n\\nAssistant: ...", or give a prompt')
     return [

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from pippin.data.chat import render
 from pippin.data.records import Instruction, fraction_of
+from pippin.evaluate.verify.prompts import check_exact
 from pippin.generate import Tokenizer, generate_many
 from pippin.model.transformer import Transformer
 
@@ -84,7 +85,7 @@ def with_answer(records: Sequence[Instruction]) -> list[Instruction]:
 
 def is_right(record: Instruction, answer: str) -> bool:
     """Whether the answer is the expected text, white space at both ends aside."""
-    return record["answer"] is not None and answer.strip() == record["answer"].strip()
+    return record["answer"] is not None and check_exact(record["answer"], answer).correct
 
 
 def grade(records: Sequence[Instruction], answers: Sequence[str]) -> Grade:

@@ -68,8 +68,14 @@ def _tools(row: Row) -> Verdict:
     return check_tools(functions, truth, row["response"])
 
 
-def _grader(grade: Grade, stack: ExitStack) -> Callable[[Row], Verdict]:
-    """The verdict on one row; what it holds open is closed with the stack."""
+def grader(grade: Grade, stack: ExitStack) -> Callable[[Row], Verdict]:
+    """What gives the verdict on one row, whose fields are in docs/verify.md; what it holds open closes with the stack.
+
+    It raises UserError with the field that cannot be graded.
+
+    Raises:
+        UserError: a missing dependency.
+    """
     if grade == "math":
         checker = stack.enter_context(MathChecker())
 
@@ -111,7 +117,7 @@ def verdicts(grade: Grade, path: Path) -> Iterator[Verdict]:
         UserError: the file, the line and the field that cannot be graded, or a missing dependency.
     """
     with ExitStack() as stack:
-        judge = _grader(grade, stack)
+        judge = grader(grade, stack)
         for number, row in _rows(path):
             try:
                 yield judge(row)
