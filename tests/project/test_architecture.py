@@ -13,7 +13,7 @@ FLOORS = [
     {"model"},
     {"data", "safety", "training", "compress", "interop"},
     {"device"},
-    {"generate", "torch_sampler", "rollout"},
+    {"generate", "torch_sampler", "rollout", "writer"},
     {"evaluate"},
     {"stages"},
     {"recipes", "bench"},

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from pippin.data.classify.graders import Ungraded
 from pippin.data.classify.linear import Classifier
 from pippin.data.corpus.schema import DOCUMENTS
+from pippin.data.endpoint import NoAnswer
 from pippin.data.tokenizer import train_tokenizer
 from pippin.errors import UserError
 from pippin.model.config import ModelConfig
@@ -100,10 +100,10 @@ def test_a_server_grades_and_what_it_costs_is_said_first(tmp_path: Path, monkeyp
     asked: list[str] = []
 
     def answer(fails: Callable[[int], bool]) -> Callable[..., str]:
-        def call(self: grade.Endpoint, messages: list[dict[str, str]]) -> str:
+        def call(self: grade.Endpoint, messages: list[dict[str, str]], max_tokens: int) -> str:
             asked.append(self.key)
             if fails(len(asked)):
-                raise Ungraded("no answer in time")
+                raise NoAnswer("no answer in time")
             return f"Grade: {min(4, messages[-1]['content'].count('older') // 2)}"
 
         return call
@@ -112,10 +112,10 @@ def test_a_server_grades_and_what_it_costs_is_said_first(tmp_path: Path, monkeyp
     documents = Documents()
     graded = Grade(documents=documents, n=100, model="judge-1", url="http://localhost:1/v1", workers=2)
     stages: dict[str, Stage] = {"documents": documents, "grade": graded}
-    monkeypatch.setattr(grade.Endpoint, "__call__", answer(lambda n: n > 40))
+    monkeypatch.setattr(grade.Endpoint, "ask", answer(lambda n: n > 40))
     with pytest.raises(UserError, match=r"60 of 100 documents got no grade \(no answer in time: 60\)"):
         run(stages, tmp_path)
-    monkeypatch.setattr(grade.Endpoint, "__call__", answer(lambda n: n == 120))
+    monkeypatch.setattr(grade.Endpoint, "ask", answer(lambda n: n == 120))
     graph = run(stages, tmp_path)
     assert len(asked) == 160, "what was graded is not asked again"
     assert set(asked) == {"secret"}

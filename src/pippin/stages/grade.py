@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 from pippin import files
 from pippin.data.chat import render
 from pippin.data.classify import grade, labelled
-from pippin.data.classify.graders import GRADES, Endpoint, Grader, Message, ModelGrader, RuleGrader
+from pippin.data.classify.graders import GRADES, Grader, Message, ModelGrader, RuleGrader, ask_endpoint
 from pippin.data.classify.linear import Classifier
+from pippin.data.endpoint import Endpoint
 from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.generate import generate
@@ -123,7 +124,7 @@ class Grade(Stage):
             return ModelGrader(ctx.label(self.judge), ask_own(ctx.artifact(self.judge, "model")), self.examples)
         if self.model:
             endpoint = Endpoint(self.url, self.model, os.environ.get(KEY, ""), self.timeout_s)
-            return ModelGrader(self.model, endpoint, self.examples)
+            return ModelGrader(self.model, ask_endpoint(endpoint), self.examples)
         return RuleGrader()
 
 

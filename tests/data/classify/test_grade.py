@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import random
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.chat_server import chat_server
 
 from pippin.data.classify import grade as grading
-from pippin.data.classify.graders import GRADED_CHARS, Endpoint, Message, ModelGrader, RuleGrader, Ungraded, grade_in
+from pippin.data.classify.graders import (
+    GRADED_CHARS,
+    Message,
+    ModelGrader,
+    RuleGrader,
+    Ungraded,
+    ask_endpoint,
+    grade_in,
+)
 from pippin.data.corpus.schema import DOCUMENTS
+from pippin.data.endpoint import Endpoint
 from pippin.errors import UserError
 
 SUBJECTS = ["river", "engine", "parliament", "bread", "cell", "planet", "bridge", "song", "glacier", "copper"]
@@ -216,39 +224,16 @@ def test_answers_without_a_grade(answer: str) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[tuple[str, list[dict[str, object]], list[object]]]:
-    """An OpenAI-compatible server of its own: (address, requests, what to answer next: a status or a body)."""
-    requests: list[dict[str, object]] = []
+def server() -> Iterator[tuple[str, list[dict[str, Any]], list[object]]]:
+    """An OpenAI-compatible server: (address, requests, what to answer next: a status or a body)."""
     answers: list[object] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            requests.append({"path": self.path, "key": self.headers["Authorization"], "body": body})
-            answer = answers.pop(0) if answers else "Grade: 2"
-            data = (
-                answer
-                if isinstance(answer, bytes)
-                else json.dumps({"choices": [{"message": {"content": answer}}]}).encode()
-            )
-            self.send_response(answer if isinstance(answer, int) else 200)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{http.server_port}/v1", requests, answers
-    http.shutdown()
-    http.server_close()
+    with chat_server(lambda body: answers.pop(0) if answers else "Grade: 2") as (url, requests):
+        yield url, requests, answers
 
 
 def test_an_endpoint_grades(server: tuple[str, list, list], tmp_path: Path) -> None:
     url, requests, answers = server
-    grader = ModelGrader("small-1", Endpoint(url, "small-1", key="secret", pause_s=0.01))
+    grader = ModelGrader("small-1", ask_endpoint(Endpoint(url, "small-1", key="secret", pause_s=0.01)))
     assert grader.grade("A text.") == 2
     assert requests[0]["path"] == "/v1/chat/completions"
     assert requests[0]["key"] == "Bearer secret"
@@ -257,7 +242,7 @@ def test_an_endpoint_grades(server: tuple[str, list, list], tmp_path: Path) -> N
     assert "A text." in body["messages"][-1]["content"]
     answers += [503, 429, "Grade: 4"]
     assert grader.grade("x") == 4
-    cases = {
+    cases: dict[str, list[object]] = {
         "the server says 401": [401],
         "the server says 503": [503] * 3,
         "not that of a chat server": [b"<html>"],
@@ -272,26 +257,6 @@ def test_an_endpoint_grades(server: tuple[str, list, list], tmp_path: Path) -> N
         assert not answers
     grading.grade([("a", "text")], grader, tmp_path / "g.jsonl")
     assert "secret" not in (tmp_path / "g.jsonl").read_text() + repr(grader.name)
-
-
-def test_a_server_that_is_not_there_or_says_nothing() -> None:
-    import socket
-
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        with pytest.raises(Ungraded, match="no connection"):
-            Endpoint(url, "m", attempts=2, pause_s=0.01)([])
-        listening.listen()
-        with pytest.raises(Ungraded, match="no answer in time"):
-            Endpoint(url, "m", timeout_s=0.1, attempts=1)([])
-
-
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://x/v1", "http://", "http://me:word@host/v1"])
-def test_bad_addresses_are_one_line(url: str) -> None:
-    with pytest.raises(UserError, match="url") as error:
-        Endpoint(url, "m")
-    assert "word" not in str(error.value).replace("password", "")
 
 
 def test_a_prompt_has_its_examples_and_a_name() -> None:

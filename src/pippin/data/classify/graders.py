@@ -10,14 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
+from pippin.data.endpoint import Endpoint, NoAnswer
 from pippin.errors import UserError
 
 GRADES = ("0", "1", "2", "3", "4")
@@ -75,7 +71,7 @@ class ModelGrader:
 
     Args:
         model: its name, for the record.
-        complete: gives the model's answer to a conversation; raises Ungraded where there is none.
+        complete: gives the model's answer to a conversation; raises NoAnswer where there is none.
         examples: how many of the five worked examples the prompt has.
     """
 
@@ -98,7 +94,20 @@ class ModelGrader:
         return [*found, {"role": "user", "content": _framed(text)}]
 
     def grade(self, text: str) -> int:
-        return grade_in(self._complete(self.messages(text)))
+        try:
+            answer = self._complete(self.messages(text))
+        except NoAnswer as error:
+            raise Ungraded(str(error)) from None
+        return grade_in(answer)
+
+
+def ask_endpoint(endpoint: Endpoint) -> Callable[[Sequence[Message]], str]:
+    """A model behind a server as the `complete` of a `ModelGrader`; greedy, a few tokens."""
+
+    def complete(messages: Sequence[Message]) -> str:
+        return endpoint.ask(messages, max_tokens=16)
+
+    return complete
 
 
 def _framed(text: str) -> str:
@@ -119,68 +128,6 @@ def grade_in(answer: str) -> int:
     if found[-1] not in GRADES:
         raise Ungraded("the grade is off the scale")
     return int(found[-1])
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A model behind an OpenAI-compatible server, as the `complete` of a `ModelGrader`; greedy, a few tokens.
-
-    Attributes:
-        url: up to and with the version, such as "http://localhost:8000/v1".
-        model: as the server calls it.
-        key: of the server, or ""; it is sent, and written nowhere.
-        timeout_s: of one attempt. An attempt that times out, is refused for the moment (429) or fails at the server
-            (5xx) is made again, `attempts` in all, after 1, 2, 4 ... s.
-    """
-
-    url: str
-    model: str
-    key: str = ""
-    timeout_s: float = 60.0
-    attempts: int = 3
-    pause_s: float = 1.0
-
-    def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UserError(f"url: value {self.url!r}: not an address; give one such as http://localhost:8000/v1")
-        if parts.username or parts.password:
-            raise UserError("url: holds a name or password; give the key by itself")
-        if not self.model:
-            raise UserError("model: value '': give the name that the server knows it by")
-        if self.attempts < 1 or not self.timeout_s > 0:
-            raise UserError(f"attempts, timeout_s: {self.attempts}, {self.timeout_s}: at least 1, and above 0")
-
-    def __call__(self, messages: Sequence[Message]) -> str:
-        body = {"model": self.model, "messages": list(messages), "temperature": 0, "max_tokens": 16}
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(
-            f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers, method="POST"
-        )
-        reason = ""
-        for attempt in range(self.attempts):
-            if attempt:
-                time.sleep(self.pause_s * 2 ** (attempt - 1))
-            try:
-                with urllib.request.urlopen(request, timeout=self.timeout_s) as response:
-                    answer = json.loads(response.read(1 << 20))
-                content = answer["choices"][0]["message"]["content"]
-                if not isinstance(content, str):
-                    raise Ungraded("the answer has no text")
-                return content
-            except urllib.error.HTTPError as error:
-                reason = f"the server says {error.code}"
-                if error.code != 429 and error.code < 500:
-                    break
-            except TimeoutError:
-                reason = "no answer in time"
-            except (urllib.error.URLError, OSError) as error:
-                cause = getattr(error, "reason", error)
-                late = isinstance(cause, TimeoutError)
-                reason = "no answer in time" if late else f"no connection ({type(cause).__name__})"
-            except (ValueError, KeyError, IndexError, TypeError):
-                raise Ungraded("the answer is not that of a chat server") from None
-        raise Ungraded(reason)
 
 
 _COMMON_WORDS = (
