@@ -17,7 +17,7 @@ MISSING = [IGNORE] * 4
 
 
 def encoded(n: int) -> EncodedPair:
-    return EncodedPair(str(n), ([10 + n] * (n + 1), [10 + n, 9]), n % 5, ([2, 1, 0, IGNORE], MISSING))
+    return EncodedPair(str(n), ([10 + n] * (n + 1), [10 + n, 9]), n % 5, ([2, 1, 0, IGNORE], MISSING), 1)
 
 
 PAIRS = [encoded(n) for n in range(7)]

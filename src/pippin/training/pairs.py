@@ -32,12 +32,16 @@ _MARGINS = (1.0, 2 / 3, 1 / 3, 0.0, 0.0)  # evenly down to 0, as Llama 2 has the
 
 
 class EncodedPair(NamedTuple):
-    """Token ids of prompt and answer on both sides; the number of the level, 4 for none; grades, -100 where missing."""
+    """Token ids of prompt and answer on both sides; the number of the level, 4 for none; grades, -100 where missing.
+
+    The first `prompt` ids of both sides are the prompt's.
+    """
 
     id: str
     sides: tuple[list[int], list[int]]
     level: int
     grades: tuple[list[int], list[int]]
+    prompt: int
 
 
 def encode_pair(tokenizer: ChatTokenizer, pair: Preference) -> EncodedPair:
@@ -48,7 +52,7 @@ def encode_pair(tokenizer: ChatTokenizer, pair: Preference) -> EncodedPair:
     )
     grades = tuple([pair["grades"][side].get(name, IGNORE) for name in PROPERTIES] for side in SIDES)
     level = len(LEVELS) if pair["level"] is None else LEVELS.index(pair["level"])
-    return EncodedPair(pair["id"], (sides[0], sides[1]), level, (grades[0], grades[1]))
+    return EncodedPair(pair["id"], (sides[0], sides[1]), level, (grades[0], grades[1]), len(prompt))
 
 
 @dataclass(kw_only=True)
