@@ -131,7 +131,9 @@ def test_the_limit_ends_it_and_a_higher_one_goes_on(tmp_path: Path) -> None:
         KeptWriter(first, path, group=2, max_calls=9).write(questions, n=2, max_tokens=5)
     assert len(first.asked) == 4
     second = Counting()
-    KeptWriter(second, path, group=2, max_calls=12).write(questions, n=2, max_tokens=5)
+    with pytest.raises(UserError, match="max_calls=19: reached after 16 calls"):
+        KeptWriter(second, path, group=2, max_calls=19).write(questions, n=2, max_tokens=5)
+    KeptWriter(second, path, group=2, max_calls=20).write(questions, n=2, max_tokens=5)
     assert second.asked == [str(i) for i in range(4, 10)]
 
 

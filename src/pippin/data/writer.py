@@ -104,7 +104,7 @@ class KeptWriter:
         writer: who writes.
         path: JSON lines, appended to; one line a group, whole or not at all.
         group: conversations in one; a kill loses at most one group of calls.
-        max_calls: the most that may be asked of the writer by this object; None: no limit.
+        max_calls: the most that may be asked of the writer in all, what the file holds included; None: no limit.
         progress: called with the number of calls done since the last call, kept ones included.
 
     Raises:
@@ -121,12 +121,13 @@ class KeptWriter:
         self._writer, self._path, self._group = writer, Path(path), group
         self._max_calls, self._progress = max_calls, progress
         self._known = _read(self._path) if self._path.exists() else {}
+        self.before = sum(len(row) for texts in self._known.values() for row in texts)
 
     def write(
         self, conversations: Sequence[Sequence[Mapping[str, object]]], *, n: int = 1, max_tokens: int,
         temperature: float = 1.0, seed: int = 0,
     ) -> list[list[str]]:  # fmt: skip
-        """As `Writer.write`. `calls` counts what was asked of the writer, `kept` what was read."""
+        """As `Writer.write`. `calls` counts what was asked of the writer, `kept` what was read of the `before`."""
         texts: list[list[str]] = []
         for begin in range(0, len(conversations), self._group):
             group = conversations[begin : begin + self._group]
@@ -138,10 +139,11 @@ class KeptWriter:
                 found = self._known[key]
                 self.kept += n * len(group)
             else:
-                if self._max_calls is not None and self.calls + n * len(group) > self._max_calls:
+                made = self.before + self.calls
+                if self._max_calls is not None and made + n * len(group) > self._max_calls:
                     raise UserError(
-                        f"max_calls={self._max_calls}: reached after {self.calls} calls, which are kept; raise it and "
-                        "run the same command again to go on"
+                        f"max_calls={self._max_calls}: reached after {made} calls, which are kept; raise it and run "
+                        "the same command again to go on"
                     )
                 found = self._writer.write(group, **settings)
                 self.calls += n * len(group)
