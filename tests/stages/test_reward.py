@@ -19,7 +19,7 @@ from pippin.interop.hf import save_hf
 from pippin.interop.reward import load_reward
 from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
-from pippin.pipeline import Context, Graph, Stage
+from pippin.pipeline import Context, Graph, Stage, stage_id
 from pippin.progress import Screen
 from pippin.stages import reward as reward_stage
 from pippin.stages.reward import NO_LEVEL, Reward
@@ -126,6 +126,28 @@ def test_a_cut_run_ends_with_the_same_bits(data: Path, tmp_path: Path, monkeypat
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Collected(Stage):
+    """What a stage leaves that collected preferences."""
+
+    def run(self, ctx: Context) -> None:
+        planted(ctx.out("preferences") / "preferences.jsonl")
+
+
+def test_preferences_of_a_stage_train_as_those_of_a_file(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, collected = Begin(), Collected()
+    made = Reward(start=begin, preferences=collected, train=SHORT)
+    graph = Graph({"begin": begin, "collected": collected, "reward": made}, tmp_path / "stage")
+    graph.run(["reward"], Screen(quiet=True))
+    model = run(tmp_path / "file", data) / "reward" / "model.safetensors"
+    assert (graph.directory(made) / "reward" / "model.safetensors").read_bytes() == model.read_bytes()
+    monkeypatch.chdir(data.parent)
+    older = stage_id(Reward(start=begin, data=data.name, train=SHORT))
+    assert older.startswith("82b60ae0d841")  # as before stages could be given
+
+
 @pytest.mark.parametrize("kind", ["hard", "margin"])
 def test_the_kinds_differ_and_pairs_without_a_level_have_their_line(data: Path, tmp_path: Path, kind: str) -> None:
     soft = run(tmp_path, data)
@@ -142,6 +164,9 @@ def test_what_is_wrong_is_one_line(data: Path, tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
     fails("batch_size=3: a pair is two rows", train=replace(SHORT, batch_size=3))
+    fails("preferences: give either a stage that collected them or a file", preferences=Begin())
+    with pytest.raises(UserError, match="preferences: give either a stage that collected them or a file"):
+        Reward(start=Begin(), train=SHORT)
     fails("kind=ranked: must be one of soft, hard, margin", kind="ranked")
     fails("grade_weight=nan: must be at least 0", grade_weight=float("nan"))
     fails("seq_len=128: the model's max_seq_len is 64", train=replace(SHORT, seq_len=128))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pippin.interop.load import load_model
 from pippin.interop.reward import save_reward
 from pippin.model.reward import RewardModel
 from pippin.pipeline import Context, Cost, Stage, digest_tree
+from pippin.stages.preference import PREFERENCES
 from pippin.training.loop import TrainSpec, fit
 from pippin.training.pairs import (
     KINDS,
@@ -45,7 +46,8 @@ class Reward(Stage):
 
     Args:
         start: whose `model/` it begins from.
-        data: the file (see `data.preferences`).
+        preferences: a stage with `preferences/`; or
+        data: a file of them (see `data.preferences`).
         train: the numbers; `batch_size` counts rows, two a pair.
         kind: of the ranking loss: "soft" labels by level, "hard" ones, or a "margin" by level.
         grade_weight: lambda of the regulariser.
@@ -54,7 +56,8 @@ class Reward(Stage):
     """
 
     start: Stage
-    data: str
+    data: str = ""
+    preferences: Stage | None = field(default=None, metadata={"later": True})
     train: TrainSpec
     kind: Kind = "soft"
     grade_weight: float = 0.1
@@ -69,20 +72,27 @@ class Reward(Stage):
             raise UserError(f"kind={self.kind}: must be one of {', '.join(KINDS)}")
         if not 0 <= self.grade_weight < float("inf"):
             raise UserError(f"grade_weight={self.grade_weight}: must be at least 0 and finite")
+        if bool(self.data) == (self.preferences is not None):
+            raise UserError("preferences: give either a stage that collected them or a file (data)")
         if not 0 < self.heldout_share < 1:
             raise UserError(f"heldout_share={self.heldout_share}: must lie between 0 and 1")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed}: must be at least 0 and below 2**63")
 
     def inputs(self) -> Mapping[str, str]:
-        return {"data": digest_tree(Path(self.data).expanduser())}
+        return {"data": digest_tree(Path(self.data).expanduser())} if self.data else {}
 
     def run(self, ctx: Context) -> None:
         directory = ctx.artifact(self.start, "model")
         model = load_model(directory, self.train.dtype)
         if self.train.seq_len > model.config.max_seq_len:
             raise UserError(f"seq_len={self.train.seq_len}: the model's max_seq_len is {model.config.max_seq_len}")
-        read = read_preferences(Path(self.data).expanduser(), self.heldout_share)
+        path = (
+            Path(self.data).expanduser()
+            if self.preferences is None
+            else ctx.artifact(self.preferences, "preferences") / PREFERENCES
+        )
+        read = read_preferences(path, self.heldout_share)
         tokenizer = Tokenizer.load(directory)
         encoded = [encode_pair(tokenizer, pair) for pair in read.pairs]
         fits = [max(map(len, each.sides)) <= self.train.seq_len for each in encoded]
@@ -91,7 +101,7 @@ class Reward(Stage):
             (e, p) for e, p, fit_in in zip(encoded, read.pairs, fits, strict=True) if fit_in and p["split"] == "heldout"
         ]
         if not held:
-            raise UserError(f"{self.data}: no held-out pair fits seq_len={self.train.seq_len}; raise it")
+            raise UserError(f"{path}: no held-out pair fits seq_len={self.train.seq_len}; raise it")
         pairs, kept = [e for e, _ in held], [p for _, p in held]
         counts = {
             "train": len(train), "heldout": len(held), "repeated": read.repeated, "equal": read.equal,
