@@ -22,6 +22,7 @@ from pippin.stages.distill import distillation_loss
 from pippin.stages.prune import Masked
 from pippin.stages.training import next_token_loss
 from pippin.training.checkpoint import Checkpoints
+from pippin.training.dropout import Dropping
 from pippin.training.loop import LossFunction, _backward, _state, _targets
 from pippin.training.optimizer import RMSPropMomentum, param_groups
 from pippin.training.parallel import Spread, local_part
@@ -68,7 +69,7 @@ def packed_batch(step: int) -> Batch:
 
 
 def make(case: str, hollow: bool = False) -> Run:
-    """A run by name: "plain", "untied", "prune", "adapter" (over packed codes), "distill" or "kl".
+    """A run by name: "plain", "dropped", "untied", "prune", "adapter" (over packed codes), "distill" or "kl".
 
     With `hollow` the weights are still to come, where that is possible; they are the same.
     """
@@ -79,7 +80,7 @@ def make(case: str, hollow: bool = False) -> Run:
         model = new_model(hollow, config)
         return Run(model, model, partial(next_token_loss, model, 1e-3))
     model = new_model(hollow)
-    if case == "plain":
+    if case in ("plain", "dropped"):
         return Run(model, model, partial(next_token_loss, model, 1e-3))
     if case == "prune":
         masked = Masked(model, 10.0, 1e-1, 0)
@@ -137,15 +138,18 @@ def train(team: Team, case: str, compile: bool = False, save: Path | None = None
     spread = Spread(team, run.module, run.frozen, compile)
     optimizer = RMSPropMomentum(param_groups(run.module, 16), lr=0.01, copies=spread.copies)
     losses, norms, gradients = [], [], {}
+    rows = team.plan.rows(team.rank, ROWS)
+    dropping = Dropping(run.module, 0.2 if case == "dropped" else 0.0, seed=11)
     for step in range(STEPS):
         whole = packed_batch(step)
         parts = [
             Batch(*(t[first:last] for t in (whole.tokens, whole.targets, whole.positions, whole.segment_ids)))
-            for first, last in team.plan.rows(team.rank, ROWS)
+            for first, last in rows
         ]
         (count,) = team.total(_targets(parts) / team.plan.sharers)
         assert count == int((whole.targets != IGNORE).sum())
-        nll, seen = _backward(run.loss, parts, step, count / spread.averaged, team.device)
+        firsts = [first for first, _ in rows]
+        nll, seen = _backward(run.loss, parts, step, count / spread.averaged, team.device, firsts, dropping)
         assert int(seen) == _targets(parts)
         (total,) = team.total(float(nll) / team.plan.sharers)
         spread.sum_gradients()

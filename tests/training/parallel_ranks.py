@@ -19,17 +19,17 @@ from pippin.training.processes import Team
 
 # Four processes, then each half by itself.
 TOGETHER = [
-    ("fsdp=2 tensor=2 recompute=block", "plain"), ("fsdp=2 tensor=2", "adapter"), ("context=2 tensor=2", "distill"),
+    ("fsdp=2 tensor=2 recompute=block", "dropped"), ("fsdp=2 tensor=2", "adapter"), ("context=2 tensor=2", "distill"),
     ("fsdp=2 context=2", "prune"), ("replica=2 fsdp=2", "untied"), ("replica=2 tensor=2", "kl"),
 ]  # fmt: skip
 HALVES = [
     [
-        ("fsdp=2", "plain"), ("fsdp=2 micro_batch=1", "plain"), ("fsdp=2", "adapter"), ("fsdp=2", "prune"),
+        ("fsdp=2", "plain"), ("fsdp=2 micro_batch=1", "dropped"), ("fsdp=2", "adapter"), ("fsdp=2", "prune"),
         ("fsdp=2", "distill"), ("replica=2", "plain"), ("replica=2", "adapter"),
     ],
     [
         ("tensor=2", "plain"), ("tensor=2", "untied"), ("tensor=2", "prune"), ("tensor=2", "adapter"),
-        ("tensor=2", "distill"), ("context=2", "plain"), ("context=2", "kl"),
+        ("tensor=2", "distill"), ("context=2", "dropped"), ("context=2", "kl"),
     ],
 ]  # fmt: skip
 

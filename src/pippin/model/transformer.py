@@ -12,6 +12,7 @@ from pippin.model.attention import Attention, Layout, make_layout
 from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig
 from pippin.model.cross_entropy import Loss, Targets, linear_cross_entropy
+from pippin.model.dropout import Drop, Dropout, dropped
 from pippin.model.embedding import Embedding
 from pippin.model.linear import Linear
 from pippin.model.norm import RMSNorm
@@ -43,13 +44,13 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.d_model, config.norm_eps)
         self.ffn = FFN(config)
 
-    def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None, drop: Drop | None = None) -> Tensor:
         """[B, T, D] to [B, T, D]."""
         if self.post_norm:
-            x_BTD = x_BTD + self.attention_norm(self.attention(x_BTD, layout, slots_B))
-            return x_BTD + self.ffn_norm(self.ffn(x_BTD, slots_B))
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), layout, slots_B)
-        return x_BTD + self.ffn(self.ffn_norm(x_BTD), slots_B)
+            x_BTD = x_BTD + dropped(self.attention_norm(self.attention(x_BTD, layout, slots_B)), drop)
+            return x_BTD + dropped(self.ffn_norm(self.ffn(x_BTD, slots_B)), drop, 1)
+        x_BTD = x_BTD + dropped(self.attention(self.attention_norm(x_BTD), layout, slots_B), drop)
+        return x_BTD + dropped(self.ffn(self.ffn_norm(x_BTD), slots_B), drop, 1)
 
 
 class Transformer(nn.Module):
@@ -62,9 +63,12 @@ class Transformer(nn.Module):
 
     A model that no memory should hold whole is made with its parameters on the meta device; `fill` then brings the
     weights of one of its `parts` by name. It is None where the weights are there.
+
+    While `dropout` is set, which the training loop does for the batch that it learns from, forward passes drop.
     """
 
     fill: Callable[[str], None] | None = None
+    dropout: Dropout | None = None
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.bfloat16) -> None:
         super().__init__()
@@ -124,17 +128,22 @@ class Transformer(nn.Module):
         """
         layout = make_layout(self.config, tokens_BT, positions_BT, segment_ids_BT, cache, self.compute_dtype)
         x_BTD = self.embed(tokens_BT).to(self.compute_dtype)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, layout, slots_B)
+        drop = None
+        if self.dropout is not None:
+            drop = self.dropout.tokens(tokens_BT, positions_BT, segment_ids_BT)
+            if (part := self.embed.part) is not None:  # each process has the embedding of its part of the tokens
+                drop = drop.own(part.start // part.size, x_BTD.shape[1])
+            x_BTD = dropped(x_BTD, drop)
+        for number, block in enumerate(self.blocks, 1):
+            x_BTD = block(x_BTD, layout, slots_B, None if drop is None else drop.at(number))
         if last_only:
             x_BTD = x_BTD[:, -1:]
         x_BTD = self.norm(x_BTD)
         if hidden_only:
             return x_BTD
-        weight_VD = self.head_weight()
         if targets is not None:
-            return linear_cross_entropy(x_BTD, weight_VD, targets)
-        logits_BTV = F.linear(x_BTD, weight_VD.to(x_BTD.dtype))
+            return linear_cross_entropy(x_BTD, self.head_weight(), targets)
+        logits_BTV = (self.embed if self.head is None else self.head).logits(x_BTD)
         return logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
 
     def head_weight(self) -> Tensor:

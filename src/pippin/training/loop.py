@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -19,6 +19,7 @@ from pippin.pipeline import Context, canonical
 from pippin.team import Released
 from pippin.training.adamw import AdamW
 from pippin.training.checkpoint import Checkpoints
+from pippin.training.dropout import Dropping
 from pippin.training.events import LossWatch
 from pippin.training.metrics import Meter
 from pippin.training.optimizer import RMSPropMomentum, param_groups
@@ -54,7 +55,7 @@ class TrainSpec:
     `batch_size` counts rows of `seq_len` tokens; `lr` is the peak; `floor` is the schedule's end as a fraction of it;
     `base_width` is the muP base; `log_every`, `eval_every` and `checkpoint_every` count steps; checkpoints of
     multiples of `keep_every` stay when the stage is done (0: none); `optimizer` is the report's, or the AdamW that it
-    is compared with.
+    is compared with; `dropout` is of the trained model (`model.dropout`), 0.1 in the report's SFT (afm 6.3).
     """
 
     steps: int
@@ -73,6 +74,7 @@ class TrainSpec:
     checkpoint_every: int = 100
     keep_every: int = field(default=0, metadata={"later": True})
     optimizer: Literal["rmsprop", "adamw"] = field(default="rmsprop", metadata={"later": True})
+    dropout: float = field(default=0.0, metadata={"later": True})
 
     def check(self) -> None:
         """Raise UserError for values out of range; called when the graph is built, after all overrides."""
@@ -85,7 +87,7 @@ class TrainSpec:
             raise UserError(f"optimizer={self.optimizer}: must be one of {', '.join(OPTIMIZERS)}")
         if not self.lr > 0:
             raise UserError(f"lr={self.lr}: must be above 0")
-        for name in ("floor", "weight_decay", "z_loss"):
+        for name in ("floor", "weight_decay", "z_loss", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)}: must be at least 0 and below 1")
         if not 0 <= self.warmup_steps <= self.steps:
@@ -169,6 +171,8 @@ def fit(
     meter = Meter(flops / spec.tokens, team.device, None if spread.mesh is None else spread.mesh.readers, team.size)
     watch = LossWatch()
     rows = team.plan.rows(team.rank, spec.batch_size)
+    firsts = [first for first, _ in rows]
+    dropping = Dropping(module, spec.dropout, int(ctx.id[:15], 16))  # the id has the seed in it
 
     def log() -> None:
         shown = meter.rows()
@@ -200,7 +204,7 @@ def fit(
                     raise UserError(
                         f"{ctx.name}: step {step} has no target token; check the data and seq_len={spec.seq_len}"
                     )
-                losses = _backward(loss_function, parts, step, count / spread.averaged, team.device)
+                losses = _backward(loss_function, parts, step, count / spread.averaged, team.device, firsts, dropping)
                 spread.sum_gradients()
                 info = optimizer.step(spec.multiplier(applied))
                 optimizer.zero_grad(set_to_none=True)
@@ -248,13 +252,23 @@ def _targets(parts: list[Batch]) -> int:
 
 
 def _backward(
-    loss_function: LossFunction, parts: list[Batch], step: int, divisor: float, device: torch.device
+    loss_function: LossFunction,
+    parts: list[Batch],
+    step: int,
+    divisor: float,
+    device: torch.device,
+    firsts: Sequence[int],
+    dropping: Dropping,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Add the gradients of total / divisor of some micro-batches; returns the sums of their `nll` and `count`."""
+    """Add the gradients of total / divisor of some micro-batches; returns the sums of their `nll` and `count`.
+
+    `firsts` are the numbers of their first rows in the batch of the step.
+    """
     sums = []
-    for part in parts:
-        loss = loss_function(part.to(device), step)
-        (loss.total / divisor).backward()
+    for part, first in zip(parts, firsts, strict=True):
+        with dropping(step, first):
+            loss = loss_function(part.to(device), step)
+            (loss.total / divisor).backward()
         sums.append((loss.nll, loss.count))
     nll, count = zip(*sums, strict=True)
     return (nll[0], count[0]) if len(parts) == 1 else (torch.stack(nll).sum(), torch.stack(count).sum())
