@@ -160,7 +160,7 @@ def test_chat_template_gives_the_ids_of_render(directory: Path) -> None:
     transformers = pytest.importorskip("transformers")
     ours, theirs = Tokenizer.load(directory), transformers.AutoTokenizer.from_pretrained(directory)
     assert theirs.chat_template == CHAT_TEMPLATE == (directory / "chat_template.jinja").read_text("utf-8")
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": " Be short.\n"},
         {"role": "user", "content": "{{ 1 + 1 }}\n\n  & <b>?"},
         {"role": "tool", "content": ""},
@@ -169,9 +169,37 @@ def test_chat_template_gives_the_ids_of_render(directory: Path) -> None:
     for prompt in (False, True):
         ids = theirs.apply_chat_template(messages, add_generation_prompt=prompt)["input_ids"]
         assert ids == render(ours, messages, add_generation_prompt=prompt).ids
+    function = {"name": "größe", "description": "<b> & 'c'", "parameters": {"type": "object", "properties": {}}}
+    tools = [{"type": "function", "function": function}]
+    calls = [
+        {"function": {"name": "größe", "arguments": {"b": [1, None], "a": 1e-9}}},
+        {"name": "f", "arguments": "{}"},
+    ]
+    messages += [
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "tool", "content": "3"},
+        {"role": "assistant", "content": "So:", "tool_calls": calls[:1]},
+    ]
+    for asked in (messages, messages[1:]):
+        ids = theirs.apply_chat_template(asked, tools=tools)["input_ids"]
+        assert ids == render(ours, asked, tools=tools).ids
+    # Their mask, from marks around what the assistant says, is ours, from the structure.
+    said, end = "{%- if message['content'] -%}", "{{- '<|end|>' -}}{%- endfor -%}"
+    assert CHAT_TEMPLATE.count(said) == CHAT_TEMPLATE.count(end) == 1
+    parts = CHAT_TEMPLATE.partition(said)
+    body, _, rest = parts[2].partition(end)
+    body, rest = said + body + "{{- '<|end|>' -}}", "{%- endfor -%}" + rest
+    marked = "{%- if message['role'] == 'assistant' -%}{%- generation -%}" + body + "{%- endgeneration -%}"
+    marked = parts[0] + marked + "{%- else -%}" + body + "{%- endif -%}" + rest
+    found = theirs.apply_chat_template(
+        messages, tools=tools, chat_template=marked, return_assistant_tokens_mask=True, return_dict=True
+    )
+    rendered = render(ours, messages, tools=tools)
+    assert (found["input_ids"], found["assistant_masks"]) == (rendered.ids, rendered.loss_mask)
     for bad, what in [
         ({"role": "root", "content": ""}, "role root"),
         ({"role": "user", "content": None}, "must be text"),
+        ({"role": "user", "content": "", "tool_calls": calls}, "only the assistant"),
     ]:
         with pytest.raises(Exception, match=what):
             theirs.apply_chat_template([bad])

@@ -1,26 +1,35 @@
-"""Conversations of a user as JSON lines: read strictly, split by a hash of what is asked."""
+"""Conversations of a user, in the layouts of published files: read strictly, split by a hash of what is asked.
+
+OpenAI      {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]};
+            an assistant's may have tool_calls, "tools" are the functions to call
+ShareGPT    {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}, ...]}; also from
+            function_call and observation, with "tools", and "system" beside them
+Alpaca      {"instruction": "...", "input": "...", "output": "..."}; input may be empty or missing
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pippin.data.chat import ROLES
+from pippin.data.messages import read_messages, read_text
 from pippin.data.records import Instruction, Message, fraction_of
+from pippin.data.rows import read_rows
 from pippin.errors import UserError
 
 TASK = "chat"
+LAYOUTS = {"OpenAI": ("messages",), "ShareGPT": ("conversations",), "Alpaca": ("instruction", "output")}
 
 
 def read_conversations(path: str | Path, heldout_share: float) -> tuple[list[Instruction], int]:
     """The conversations of a file in order, and how many were left out as repetitions.
 
-    A line is {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}, ...]}; other
-    fields are not looked at, and empty lines are passed over. Conversations with the same messages before the last are
-    on the same side, so no question that is asked to evaluate was trained on.
+    The file is .jsonl, .json or .parquet, JSON also with .gz behind it; the layout of each row follows from its fields,
+    and other fields are not looked at. Messages are plain (`data.chat.plain`). Conversations with the same messages
+    before the last are on the same side, so no question that is asked to evaluate was trained on.
 
     Args:
         heldout_share: about which share of the questions is held out.
@@ -29,21 +38,15 @@ def read_conversations(path: str | Path, heldout_share: float) -> tuple[list[Ins
         UserError: one line that names file, line and field: what is wrong there, and how many lines have errors.
     """
     path = Path(path)
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give a .jsonl file with one conversation a line") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder; give a .jsonl file with one conversation a line") from None
     found: list[Instruction] = []
     wrong: list[str] = []
     seen: set[str] = set()
     repeated = 0
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, value in read_rows(path, "conversations"):
         try:
-            messages = list(_messages(line))
+            if isinstance(value, ValueError):
+                raise value
+            messages = _messages(value)
         except ValueError as error:
             wrong.append(f"{path}:{number}: {error}")
             continue
@@ -75,38 +78,49 @@ def read_conversations(path: str | Path, heldout_share: float) -> tuple[list[Ins
     return found, repeated
 
 
-def _messages(line: bytes) -> Iterator[Message]:
-    """The messages of one line; ValueError with the field and what is wrong."""
-    try:
-        value: Any = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start + 1}: not UTF-8; save the file as UTF-8") from None
-    except ValueError as error:
-        raise ValueError(f"not valid JSON ({error}); write one object a line") from None
-    messages = value.get("messages") if isinstance(value, Mapping) else None
-    if not isinstance(messages, list) or not messages:
-        raise ValueError('messages: missing or empty; expected {"messages": [{"role": ..., "content": ...}, ...]}')
-    for place, message in enumerate(messages):
-        field = f"messages[{place}]"
-        if not isinstance(message, Mapping):
-            raise ValueError(f"{field}: value {str(message)[:40]!r}: must be an object with role and content")
-        role, content = message.get("role"), message.get("content")
-        if role not in ROLES:
-            raise ValueError(f"{field}.role: value {str(role)[:40]!r}: must be one of {', '.join(ROLES)}")
-        if not isinstance(content, str):
-            raise ValueError(f"{field}.content: value {str(content)[:40]!r}: must be text")
-        if any("\ud800" <= c <= "\udfff" for c in content):
-            raise ValueError(f"{field}.content: holds half a character (a lone surrogate); write the text again")
-        if role == "assistant" and not content.strip():
-            raise ValueError(f"{field}.content: empty; an assistant message is what is learnt, so it needs text")
-        yield {"role": role, "content": content}
+def _messages(value: Any) -> list[Message]:
+    """The messages of one row; ValueError with the field and what is wrong."""
+    layouts = [
+        layout
+        for layout, fields in LAYOUTS.items()
+        if isinstance(value, Mapping) and all(value.get(field) is not None for field in fields)
+    ]
+    if len(layouts) != 1:
+        known = "; ".join(f"{' and '.join(fields)} ({layout})" for layout, fields in LAYOUTS.items())
+        there = f"fields {', '.join(map(str, value))[:60]}" if isinstance(value, Mapping) else f"{str(value)[:40]!r}"
+        which = "fit several layouts" if layouts else "fit no known layout"
+        raise ValueError(f"{there}: {which}; known: {known}")
+    if layouts == ["Alpaca"]:
+        return _alpaca(value)
+    (field,) = LAYOUTS[layouts[0]]
+    given = value[field]
+    if field == "conversations" and value.get("system") and isinstance(given, list):
+        given = [{"from": "system", "value": value["system"]}, *given]
+    messages = read_messages(given, field, value.get("tools"), sharegpt=field == "conversations")
+    for message in messages:
+        if message["role"] == "assistant" and not message["content"].strip():
+            raise ValueError(f"{field}: an empty message of the assistant; it is what is learnt, so it needs text")
     if messages[-1]["role"] != "assistant":
         raise ValueError(
-            f"messages[{len(messages) - 1}].role: value {messages[-1]['role']!r}: the last message must be the "
-            "assistant's, as it is what is learnt"
+            f"{field}: the last message is of {messages[-1]['role']}; it must be the assistant's, as it is what is "
+            "learnt"
         )
     if len(messages) < 2:
-        raise ValueError("messages: only an answer; put the message that it answers before it")
+        raise ValueError(f"{field}: only an answer; put the message that it answers before it")
+    return messages
+
+
+def _alpaca(value: Mapping[str, Any]) -> list[Message]:
+    asked = read_text(value["instruction"], "instruction")
+    more = "" if value.get("input") is None else read_text(value["input"], "input")
+    said = read_text(value["output"], "output")
+    for name, text in (("instruction", asked), ("output", said)):
+        if not text.strip():
+            raise ValueError(f"{name}: empty; give its text, or leave the row out")
+    return [
+        {"role": "user", "content": "\n\n".join(text for text in (asked, more) if text)},
+        {"role": "assistant", "content": said},
+    ]
 
 
 def _digest(messages: list[Message]) -> str:

@@ -30,6 +30,7 @@ from typing import Any
 import tokenizers
 
 from pippin import files
+from pippin.data.chat import FUNCTIONS
 from pippin.errors import UserError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -54,10 +55,37 @@ CHAT_TEMPLATE = (
     "{%- if message['role'] not in ['system', 'user', 'assistant', 'tool'] -%}"
     "{{- raise_exception('role ' ~ message['role'] ~ ': must be system, user, assistant or tool') -}}"
     "{%- endif -%}"
-    "{%- if message['content'] is not string -%}"
+    "{%- if message['tool_calls'] and message['role'] != 'assistant' -%}"
+    "{{- raise_exception('tool_calls of ' ~ message['role'] ~ ': only the assistant calls functions') -}}"
+    "{%- endif -%}"
+    "{%- if message['content'] is not string and (message['content'] or not message['tool_calls']) -%}"
     "{{- raise_exception('content of ' ~ message['role'] ~ ': must be text') -}}"
     "{%- endif -%}"
-    "{{- '<|' ~ message['role'] ~ '|>' ~ message['content'] ~ '<|end|>' -}}"
+    "{%- endfor -%}"
+    "{%- if tools -%}"
+    "{{- '<|system|>' -}}"
+    "{%- if messages and messages[0]['role'] == 'system' -%}"
+    "{%- if messages[0]['content'] -%}{{- messages[0]['content'] ~ '\\n\\n' -}}{%- endif -%}"
+    "{%- set messages = messages[1:] -%}"
+    "{%- endif -%}"
+    f"{{{{- '{FUNCTIONS}' -}}}}"
+    "{%- for tool in tools -%}"
+    "{{- '\\n' -}}{{- (tool['function'] if 'function' in tool else tool) | tojson -}}"
+    "{%- endfor -%}"
+    "{{- '<|end|>' -}}"
+    "{%- endif -%}"
+    "{%- for message in messages -%}"
+    "{{- '<|' ~ message['role'] ~ '|>' -}}"
+    "{%- if message['content'] -%}{{- message['content'] -}}{%- endif -%}"
+    "{%- for call in message['tool_calls'] or [] -%}"
+    "{%- if message['content'] or not loop.first -%}{{- '\\n' -}}{%- endif -%}"
+    "{%- set function = call['function'] if 'function' in call else call -%}"
+    "{{- '<tool_call>{\"name\": ' -}}{{- function['name'] | tojson -}}{{- ', \"arguments\": ' -}}"
+    "{%- if function['arguments'] is string -%}{{- function['arguments'] -}}"
+    "{%- else -%}{{- function['arguments'] | tojson -}}{%- endif -%}"
+    "{{- '}</tool_call>' -}}"
+    "{%- endfor -%}"
+    "{{- '<|end|>' -}}"
     "{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{- '<|assistant|>' -}}{%- endif -%}"
 )

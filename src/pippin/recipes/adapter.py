@@ -1,4 +1,4 @@
-"""An adapter of your own: a JSONL file of conversations in, an adapter and its evaluation out (docs/adapters.md).
+"""An adapter of your own: a file of conversations in, an adapter and its evaluation out (docs/adapters.md).
 
     pippin run adapter model=DIRECTORY_OR_RUN data=chats.jsonl rank=16
 
@@ -28,7 +28,8 @@ class Params:
 
     Attributes:
         model: a model directory of Pippin's, dense or packed, or the run directory of a stage.
-        data: a .jsonl file, a conversation a line: {"messages": [{"role": ..., "content": ...}, ...]}.
+        data: a .jsonl, .json or .parquet file, a conversation a row: {"messages": [{"role": ..., "content": ...}, ...]},
+            or another layout of docs/posttraining_data.md.
         start: an adapter directory to start from; by default that of `model`, if it is an adapter's run.
         rank: 8, 16 or 32 in the report (afm 10.4); small models do with less.
         control: also train the same adapter on answers dealt out at random.
@@ -57,7 +58,7 @@ def adapter(p: Params = PARAMS) -> dict[str, Stage]:
     if not p.model:
         raise UserError("model: value '': name the model to adapt, for example model=runs/recover-1a2b3c4d")
     if not p.data:
-        raise UserError("data: value '': name a .jsonl file of conversations, for example data=chats.jsonl")
+        raise UserError("data: value '': name a file of conversations, for example data=chats.jsonl")
     directory, own = locate(Path(p.model).expanduser())
     shape = read_shape(directory)
     model = ExternalModel(directory=str(directory))

@@ -22,17 +22,17 @@ SHUFFLED = "chat-shuffled"
 
 @dataclass(frozen=True, kw_only=True)
 class Chats(TokenStage):
-    """Check a JSONL file of conversations, split it, encode it with the tokenizer of `model`.
+    """Check a file of conversations, split it, encode it with the tokenizer of `model`.
 
     Artifacts: `tokens/` with the sources `chat` and `chat-shuffled` (training answers dealt out at random: a control
     that must not learn), `instruct/` with the conversations of each side. The loss is on assistant messages only.
 
     Args:
-        data: the file (see `data.conversations`).
+        data: the file, of any layout that `data.conversations` reads.
         heldout_share: of the questions, by a hash of their text.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     model: Stage
     data: str

@@ -38,7 +38,7 @@ class TrainTokenizer(Stage):
     enough for `vocab_size` pieces gets fewer.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     curate: Curate
     vocab_size: int
