@@ -1,0 +1,165 @@
+"""Synthetic tool use as a stage: what it leaves is read by the others, a writer's words are checked, errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pippin.data.conversations import read_conversations
+from pippin.data.prompts import read_prompts
+from pippin.data.synthesis import tools_examples
+from pippin.data.writer import KeptWriter
+from pippin.errors import UserError
+from pippin.evaluate.verify.prompts import Verifier
+from pippin.pipeline import Context, Graph
+from pippin.progress import Screen
+from pippin.stages.synthesize_tools import KINDS, REAL, SynthesizeTools
+
+PLAIN = tuple(kind for kind in KINDS if kind not in REAL)
+
+
+def ran(stage: SynthesizeTools, runs: Path) -> Path:
+    graph = Graph({"tools": stage}, runs)
+    graph.run([], Screen(quiet=True))
+    return graph.directory(stage)
+
+
+def artifacts(directory: Path) -> dict[str, bytes]:
+    return {
+        kind: (directory / kind / name).read_bytes()
+        for kind, name in (("conversations", "tools.jsonl"), ("prompts", "prompts.jsonl"), ("report", "tools.json"))
+    }
+
+
+def test_what_it_leaves_is_read_by_the_others(tmp_path: Path) -> None:
+    stage = SynthesizeTools(kinds=PLAIN, per_kind=12)
+    directory = ran(stage, tmp_path / "a")
+    conversations, repeated = read_conversations(directory / "conversations" / "tools.jsonl", 0.3)
+    assert len(conversations) > 90 and repeated == 0
+    prompts = read_prompts(directory / "prompts" / "prompts.jsonl")
+    called = [message["content"] for each in conversations for message in each["messages"]]
+    with Verifier() as verifier:
+        for prompt in prompts:
+            assert prompt["messages"][0]["role"] == "system" and '"name"' in prompt["messages"][0]["content"]
+            assert prompt["verifier"] is not None
+            right = "I cannot." if not prompt["verifier"]["ground_truth"] else None
+            if right is None:  # the turn that follows the same messages
+                right = next(
+                    each["messages"][len(prompt["messages"])]["content"]
+                    for each in conversations
+                    if each["messages"][: len(prompt["messages"])] == prompt["messages"]
+                )
+                assert right in called and not verifier.check(prompt, "I cannot.").correct
+            assert verifier.check(prompt, right).correct
+    assert artifacts(ran(stage, tmp_path / "b")) == artifacts(directory)
+
+
+def test_programs_lead_to_numbers(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "own.txt").write_text("The Copper Heron is mentioned in this text, too, but only once.")
+    try:
+        directory = ran(SynthesizeTools(kinds=REAL, per_kind=4, corpus=str(tmp_path / "texts")), tmp_path / "runs")
+    except UserError as error:
+        if "isolation" not in str(error):
+            raise
+        pytest.skip(str(error))
+    prompts = read_prompts(directory / "prompts" / "prompts.jsonl")
+    assert len(prompts) == 8
+    with Verifier() as verifier:
+        for prompt in prompts:
+            assert prompt["verifier"] is not None
+            assert prompt["messages"][-1]["role"] == "tool" and prompt["verifier"]["kind"] == "gsm8k"
+            number = prompt["verifier"]["answer"]
+            assert verifier.check(prompt, f"It is {number}.").correct
+            assert not verifier.check(prompt, f"It is {int(number) + 1}.").correct
+
+
+class Parrot:
+    """A writer whose first text is wrong and whose second one says the request again, with a word before it."""
+
+    name = "parrot"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def write(
+        self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, n: int = 1, max_tokens: int,
+        temperature: float = 1.0, seed: int = 0,
+    ) -> list[list[str]]:  # fmt: skip
+        self.asked += n * len(conversations)
+        texts = [str(messages[-1]["content"]).split("\n\n")[1] for messages in conversations]
+        return [[f"{text} And 99 more.", f"Now: {text}"][:n] for text in texts]
+
+
+def parroting(
+    parrot: Parrot, directory: Path, most: int
+) -> Callable[[SynthesizeTools, Context, int, Callable[[int], None]], KeptWriter]:
+    return lambda stage, ctx, calls, progress: KeptWriter(parrot, directory / "calls.jsonl", 4, most, progress)
+
+
+def test_a_writers_words_are_kept_where_the_calls_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("lookalike", "irrelevant", "multi_step")
+    plain = ran(SynthesizeTools(kinds=kinds, per_kind=10), tmp_path / "plain")
+    stage = SynthesizeTools(kinds=kinds, per_kind=10, served="model", url="http://localhost:1/v1")
+    assert stage.calls == 20
+    parrot = Parrot()
+    monkeypatch.setattr(SynthesizeTools, "opened", parroting(parrot, tmp_path, 12))
+    with pytest.raises(UserError, match="max_calls=12: reached"):
+        ran(stage, tmp_path / "runs")
+    assert parrot.asked == 8
+    monkeypatch.setattr(SynthesizeTools, "opened", parroting(parrot, tmp_path, 20))
+    directory = ran(stage, tmp_path / "runs")
+    assert parrot.asked == 20  # what was asked before was kept
+    before, after = (
+        [json.loads(line) for line in (each / "conversations" / "tools.jsonl").read_text().splitlines()]
+        for each in (plain, directory)
+    )
+    for old, new in zip(before, after, strict=True):
+        said = old["messages"][0]["content"]
+        assert new["messages"][0]["content"] == (f"Now: {said}" if old["task"] == "lookalike" else said)
+        assert new["messages"][1:] == old["messages"][1:]
+    report = json.loads((directory / "report" / "tools.json").read_text())
+    assert report["kinds"]["lookalike"] == {"kept": 10, "reworded": 10, "wording: a number was added": 10}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"kinds": ("single", "sigle")}, "kinds: value 'sigle': must be one of single, multiple"),
+        ({"kinds": ()}, "give at least one, and none twice"),
+        ({"kinds": ("single", "single")}, "none twice"),
+        ({"per_kind": 0}, "per_kind: value 0: must be at least 1"),
+        ({"wordings": 0}, "wordings: value 0"),
+        ({"temperature": float("nan")}, "temperature: value nan"),
+        ({"served": "model"}, "a server needs both"),
+    ],
+)
+def test_wrong_fields(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SynthesizeTools(**fields)
+
+
+def test_without_isolation_programs_are_refused_in_one_line_with_a_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pippin.safety.sandbox.shutil.which", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        ran(SynthesizeTools(kinds=("single", "python"), per_kind=2), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert "'python' runs programs" in str(caught.value) and "leave python and search out" in str(caught.value)
+
+
+def test_a_generator_that_errs_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = tools_examples.example
+
+    def wrong(kind: str, seed: int, index: int) -> tools_examples.Example:
+        of = right(kind, seed, index)
+        return tools_examples.Example(of.kind, of.offered, of.messages, ((1, []),), of.asked)
+
+    monkeypatch.setattr(tools_examples, "example", wrong)
+    with pytest.raises(ValueError, match="message 1: no call expected"):
+        ran(SynthesizeTools(kinds=("single",), per_kind=2), tmp_path)
