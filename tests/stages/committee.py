@@ -16,6 +16,7 @@ from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Graph, Stage
 from pippin.progress import Screen
+from pippin.stages.responses import Responses
 
 WORDS = ("red", "green", "blue", "north", "south", "stone", "river", "cloud")
 
@@ -76,13 +77,10 @@ def said(prompt: str, member: str, sample: int, response: str, stopped: bool = T
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scripted(Stage):
+class Scripted(Responses):
     """`responses/` by a script, where a model would be in the way: (prompt, member, sample, response, stopped)."""
 
-    prompts: Stage
-    members: dict[str, Stage]
     rows: tuple[tuple[str, str, int, str, bool], ...]
-    samples: int = 1
 
     def run(self, ctx: Context) -> None:
         files.write_text(ctx.out("responses") / FILE, to_lines(said(*row) for row in self.rows))
