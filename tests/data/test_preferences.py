@@ -99,6 +99,54 @@ def test_hh_dialogues_and_a_prompt_that_is_text(tmp_path: Path) -> None:
     assert found.pairs[1]["prompt"] == asked
 
 
+def rated(text: str, *ratings: object, **others: Any) -> dict[str, Any]:
+    """A completion as UltraFeedback has it."""
+    aspects = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+    notes = {
+        aspect: {"Rating": str(rating), "Rationale": "."} for aspect, rating in zip(aspects, ratings, strict=False)
+    }
+    return {"model": "m", "response": text, "annotations": notes} | others
+
+
+def test_graded_completions_are_pairs_by_how_far_they_lie_apart(tmp_path: Path) -> None:
+    row = {
+        "instruction": "Where?",
+        "completions": [
+            rated("a", 5, 5, 5, 5, overall_score=1),  # 5: the ratings count
+            rated("b", 4, 5, 4, 3),  # 4
+            rated("c", 2, 3, "N/A", 3),  # 2.666...
+            rated("d", **{"fine-grained_score": 3.75}),
+            {"response": "e", "overall_score": 8},  # 4 of 5
+        ],
+    }
+    found = read_preferences(write(tmp_path / "p.jsonl", row, *MANY), 0.25)
+    pairs = [each for each in found.pairs if each["prompt"][0]["content"] == "Where?"]
+    levels = {each["chosen"] + each["rejected"]: each["level"] for each in pairs}
+    assert levels == {
+        "ab": "better", "ac": "significantly better", "ad": "better", "ae": "better", "bc": "better",
+        "bd": "negligibly better", "dc": "better", "ec": "better", "ed": "negligibly better",
+    }  # fmt: skip
+    assert found.tied == 1
+    assert [each["id"] for each in pairs[:2]] == ["p.jsonl:1.1", "p.jsonl:1.2"]
+    assert len({each["split"] for each in pairs}) == 1
+    assert pairs[1]["grades"] == {
+        "chosen": {"instruction_following": 2, "truthfulness": 2}, "rejected": {"instruction_following": 0}
+    }  # fmt: skip
+    thirds = {"prompt": "Who?", "completions": [rated("a", 2, 3, 3), rated("b", 1, 2, 2)]}
+    (pair_,) = read_preferences(write(tmp_path / "p.jsonl", *MANY, thirds), 0.25).pairs[200:]
+    assert pair_["level"] == "better"  # 8/3 - 5/3 is below 1 in binary
+
+
+def test_functions_are_in_the_prompt(tmp_path: Path) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    call = {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]}
+    line = {"prompt": ASKED, "chosen": [*ASKED, call], "rejected": "f?", "tools": tools}
+    found = read_preferences(write(tmp_path / "p.jsonl", line, *MANY), 0.25).pairs[0]
+    assert found["prompt"][0]["content"].endswith('</tool_call>:\n{"name": "f", "parameters": {}}')
+    assert found["prompt"][1:] == ASKED[1:]
+    assert (found["chosen"], found["rejected"]) == ('<tool_call>{"name": "f", "arguments": {}}</tool_call>', "f?")
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -106,6 +154,20 @@ def test_hh_dialogues_and_a_prompt_that_is_text(tmp_path: Path) -> None:
         ("[]x", "not valid JSON"),
         ('"text"', "value 'text': must be an object"),
         ({"chosen": "a", "rejected": "b"}, "chosen: not a dialogue"),
+        ({"completions": [rated("a", 1)]}, "prompt: value 'None': must be text or a list"),
+        ({"prompt": "?", "completions": {}}, "completions: value '{}': must be a list of rated answers"),
+        ({"prompt": "?", "completions": ["a"]}, r"completions\[0\]: value 'a': must be an object"),
+        ({"prompt": "?", "completions": [{"response": "a"}]}, r"completions\[0\]: no annotations with a Rating"),
+        (
+            {"prompt": "?", "completions": [rated("a", "high")]},
+            r"completions\[0\].annotations.instruction_following.Rati",
+        ),
+        (
+            {"prompt": "?", "completions": [rated("a", overall_score=11)]},
+            r"completions\[0\].overall_score: value '11': must",
+        ),
+        ({"prompt": "?", "completions": [rated("a", overall_score=float("nan"))]}, r"completions\[0\].overall_score"),
+        ({"prompt": "?", "completions": [rated("a", overall_score=True)]}, r"completions\[0\].overall_score"),
         (pair(prompt=[]), r"prompt: value '\[\]': must be text or a list"),
         (pair(prompt=None, chosen=[{"role": "assistant", "content": "a"}]), "prompt: value 'None'"),
         (pair(prompt=[{"role": "human", "content": "a"}]), r"prompt\[0\].role: value 'human': must be one of system"),

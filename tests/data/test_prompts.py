@@ -10,13 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pippin.data.chat import FUNCTIONS
 from pippin.data.prompts import Prompt, read_prompts, write_prompts
 from pippin.errors import UserError
+from pippin.evaluate.verify.prompts import Verifier
 
 
 def row(number: int = 0, **others: Any) -> dict[str, Any]:
     question = {"role": "user", "content": f"What is {number} and {number}? «×»"}
     return {"messages": [question], "verifier": {"kind": "exact", "answer": str(2 * number)}} | others
+
+
+FUNCTION = {"name": "area", "parameters": {"type": "dict", "properties": {"side": {"type": "integer"}}}}
+BFCL = {"id": "simple_0", "question": [[{"role": "user", "content": "Go."}]], "function": [FUNCTION]}
 
 
 def write(path: Path, *values: object) -> Path:
@@ -53,17 +59,72 @@ def test_what_is_not_given_follows_from_the_file_and_the_messages(tmp_path: Path
     assert [p["split"] for p in again] == [p["split"] for p in prompts]
 
 
+def test_rows_of_the_public_benchmarks(tmp_path: Path) -> None:
+    humaneval = {"task_id": "HumanEval/0", "prompt": "def f():", "test": "def check(f): ...", "entry_point": "f"}
+    instructions: dict[str, Any] = {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]}
+    path = write(
+        tmp_path / "p.jsonl",
+        {"question": "How many?", "answer": "#### 7"},
+        {"problem": "How many?!", "solution": r"\boxed{7}"},
+        {"problem": "How many??", "answer": "7", "solution": r"\boxed{8}"},
+        {"key": 1000, "prompt": "Write."} | instructions,
+        humaneval | {"canonical_solution": "    return 1"},
+        BFCL | {"ground_truth": [{"area": {"side": [3]}}]},
+        BFCL | {"id": "irrelevant", "question": [[{"role": "user", "content": "Hi."}]]},
+    )
+    prompts = read_prompts(path)
+    assert [prompt["verifier"] for prompt in prompts] == [
+        {"kind": "gsm8k", "answer": "#### 7"},
+        {"kind": "math", "answer": r"\boxed{7}"},
+        {"kind": "math", "answer": "7"},
+        {"kind": "ifeval"} | instructions,
+        {"kind": "code"} | {name: humaneval[name] for name in ("prompt", "test", "entry_point")},
+        {"kind": "tools", "function": [FUNCTION], "ground_truth": [{"area": {"side": [3]}}]},
+        {"kind": "tools", "function": [FUNCTION]},
+    ]
+    assert [p["messages"][-1]["content"] for p in prompts[:5]] == [
+        "How many?",
+        "How many?!",
+        "How many??",
+        "Write.",
+        "def f():",
+    ]
+    assert prompts[5]["messages"] == [
+        {"role": "system", "content": f"{FUNCTIONS}\n{json.dumps(FUNCTION)}"},
+        {"role": "user", "content": "Go."},
+    ]
+    assert [prompt["id"] for prompt in prompts[3:6]] == ["p.jsonl:4", "HumanEval/0", "simple_0"]
+    write_prompts(tmp_path / "again.jsonl", prompts)
+    assert read_prompts(tmp_path / "again.jsonl") == prompts
+
+
+def test_published_benchmarks(test_data: Path) -> None:
+    gsm8k = read_prompts(test_data / "gsm8k" / "train.jsonl.gz")
+    assert len(gsm8k) == 7473
+    with Verifier() as judge:
+        assert all(judge.check(p, p["verifier"]["answer"]).correct for p in gsm8k[:200] if p["verifier"])
+    assert len(read_prompts(test_data / "math" / "train.jsonl.gz")) == 7500
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("{", "not valid JSON"),
         ("3", "value '3': must be an object"),
-        ({}, "messages: value 'None': must be"),
+        (
+            {"prompt": "What?", "chosen": 1},
+            "fields prompt, chosen: fit no known layout; known: messages; question, ans",
+        ),
+        (row(messages=[]), r"messages: value '\[\]': must be a list of messages, not empty"),
+        (row(tools=[{}]), r"tools\[0\]: value '{}': must be a function"),
+        ({"question": 3, "answer": "3"}, "question: value '3': must be text"),
+        ({"question": "?", "answer": 3}, "verifier.answer: value '3': must be text"),
+        (BFCL | {"question": [[], []]}, "question: value .*: must be a list of one turn"),
         (
             row(messages=[{"role": "robot", "content": "a"}]),
             r"messages\[0\].role: value 'robot': must be one of system",
         ),
-        (row(messages=[{"role": "assistant", "content": "a"}]), r"messages\[0\].role: value 'assistant': the last"),
+        (row(messages=[{"role": "assistant", "content": "a"}]), "messages: the last message is of assistant"),
         (row(split="test"), "split: value 'test': must be train or heldout"),
         (row(id=3), "id: value '3': must be text"),
         (row(9, id="twice"), "id: value 'twice': line 1 has it, too"),

@@ -170,12 +170,10 @@ def _graded(value: Mapping[str, Any]) -> list[Preference | str]:
     Ours: pairs and levels (`APART`), and that a rating of 1 or 2 of instruction following or truthfulness is our grade
     0, 3 is 1, 4 or 5 is 2.
     """
-    field = "instruction" if value.get("prompt") is None else "prompt"
+    field = "instruction" if value.get("instruction") is not None else "prompt"
     prompt = with_functions(_said(value.get(field), field, "user"), value.get("tools"))
     if not isinstance(value["completions"], list):
-        raise ValueError(
-            f"completions: value {str(value['completions'])[:40]!r}: must be a list of answers with ratings"
-        )
+        raise ValueError(f"completions: value {str(value['completions'])[:40]!r}: must be a list of rated answers")
     answers = [_completion(answer, f"completions[{place}]") for place, answer in enumerate(value["completions"])]
     found: list[Preference | str] = []
     for one, other in itertools.combinations(answers, 2):

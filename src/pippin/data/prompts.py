@@ -9,6 +9,8 @@ the public benchmarks; `evaluate.verify.prompts` runs them) are
     {"kind": "ifeval", "instruction_id_list", "kwargs"}     every instruction is followed
     {"kind": "code", "prompt", "test", "entry_point"}       the tests pass (HumanEval's fields, or MBPP's test_list)
     {"kind": "tools", "function", "ground_truth"}           the calls are the expected ones (BFCL's fields)
+
+The rows of GSM8K, MATH, IFEval, HumanEval and BFCL are prompts as they are published: their question is the message.
 """
 
 from __future__ import annotations
@@ -35,6 +37,15 @@ KINDS: dict[str, dict[str, type]] = {
     "tools": {"function": list},
 }
 _MBPP: dict[str, type] = {"test_list": list}
+# Of a benchmark's rows: the kind of verifier, the field of what is asked, and the fields that the verifier takes.
+_PUBLISHED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("gsm8k", "question", ("answer",)),
+    ("math", "problem", ("answer",)),
+    ("math", "problem", ("solution",)),
+    ("ifeval", "prompt", ("instruction_id_list", "kwargs")),
+    ("code", "prompt", ("test", "entry_point")),
+    ("tools", "question", ("function",)),
+)
 _JSON: dict[type, str] = {str: "text", list: "a list"}
 
 
@@ -95,22 +106,47 @@ def write_prompts(path: str | Path, prompts: Iterable[Prompt]) -> None:
 def _prompt(value: Any, name: str, number: int) -> Prompt:
     if not isinstance(value, Mapping):
         raise ValueError(f"value {str(value)[:40]!r}: must be an object with messages and a verifier")
-    messages = read_messages(value.get("messages"), "messages")
+    if value.get("messages") is not None:
+        messages, verifier = read_messages(value["messages"], "messages", value.get("tools")), value.get("verifier")
+    else:
+        messages, verifier = _published(value)
     if messages[-1]["role"] not in ("user", "tool"):
         raise ValueError(
-            f"messages[{len(messages) - 1}].role: value {messages[-1]['role']!r}: the last message must be the user's "
-            "or a tool's, as it is what is answered"
+            f"messages: the last message is of {messages[-1]['role']}; it must be the user's or a tool's, as that is "
+            "what is answered"
         )
     split = value.get("split")
     if split not in ("train", "heldout", None):
         raise ValueError(f"split: value {str(split)[:40]!r}: must be train or heldout")
     return {
-        "id": _name(value.get("id"), "id", f"{name}:{number}"),
+        "id": _name(value.get("id"), "id", _name(value.get("task_id"), "task_id", f"{name}:{number}")),
         "split": split or split_of(_key(messages)),
         "messages": messages,
-        "verifier": _verifier(value.get("verifier")),
+        "verifier": _verifier(verifier),
         "source": _name(value.get("source"), "source", name),
     }
+
+
+def _published(value: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]:
+    """The messages and the verifier of a benchmark's row, which is known by its fields."""
+    for kind, field, fields in _PUBLISHED:
+        if any(value.get(name) is None for name in (field, *fields)):
+            continue
+        verifier = {"kind": kind} | {name: value[name] for name in fields}
+        if kind == "tools":
+            if value.get("ground_truth") is not None:
+                verifier["ground_truth"] = value["ground_truth"]
+            turns = value[field]
+            if not isinstance(turns, list) or len(turns) != 1:
+                raise ValueError(f"{field}: value {str(turns)[:40]!r}: must be a list of one turn, a list of messages")
+            return read_messages(turns[0], f"{field}[0]", value["function"]), verifier
+        if kind == "code":
+            verifier["prompt"] = value[field]
+        if "solution" in verifier:
+            verifier["answer"] = verifier.pop("solution")
+        return [{"role": "user", "content": read_text(value[field], field)}], verifier
+    known = "; ".join(f"{', '.join((field, *fields))} ({kind})" for kind, field, fields in _PUBLISHED)
+    raise ValueError(f"fields {', '.join(map(str, value))[:60]}: fit no known layout; known: messages; {known}")
 
 
 def _key(messages: list[Message]) -> str:

@@ -28,8 +28,8 @@ class Params:
 
     Attributes:
         model: a model directory of Pippin's, dense or packed, or the run directory of a stage.
-        data: a .jsonl, .json or .parquet file, a conversation a row: {"messages": [{"role": ..., "content": ...}, ...]},
-            or another layout of docs/posttraining_data.md.
+        data: a .jsonl, .json or .parquet file, a conversation a row: {"messages": [{"role": ..., "content": ...},
+            ...]}, or another layout of docs/posttraining_data.md.
         start: an adapter directory to start from; by default that of `model`, if it is an adapter's run.
         rank: 8, 16 or 32 in the report (afm 10.4); small models do with less.
         control: also train the same adapter on answers dealt out at random.
