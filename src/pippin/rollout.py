@@ -19,8 +19,9 @@ from pippin.device.engine import Engine
 from pippin.errors import UserError
 from pippin.generate import Generator, check_request
 from pippin.model.cache import KVCache
+from pippin.model.prepacked import unchanging
 from pippin.model.transformer import Transformer
-from pippin.torch_sampler import Sampling
+from pippin.torch_sampler import Sampling, log_probs
 
 SHORTEST_MOVE = 16  # slots that must be unused before what a cache holds is moved to its front
 
@@ -91,14 +92,15 @@ def rollouts(
         return results
     sampling = Sampling(temperature, 0, top_p, seed)
     batch = _Batch(model, results, n_per_prompt, max_tokens, min(batch_size, len(results)))
-    while batch.refill():
-        for number, token, log_prob in batch.step(sampling):
-            rollout = results[number]
-            rollout.tokens.append(token)
-            rollout.log_probs.append(log_prob)
-            rollout.stopped = token in stops
-            if rollout.stopped or len(rollout.tokens) == max_tokens:
-                batch.end(number)
+    with torch.inference_mode(), unchanging(model):
+        while batch.refill():
+            for number, token, log_prob in batch.step(sampling):
+                rollout = results[number]
+                rollout.tokens.append(token)
+                rollout.log_probs.append(log_prob)
+                rollout.stopped = token in stops
+                if rollout.stopped or len(rollout.tokens) == max_tokens:
+                    batch.end(number)
     return results
 
 
@@ -137,7 +139,7 @@ def score(
         for number in order:
             prompt, answer = sequences[number]
             logits_TV = torch.from_numpy(model.logits([*prompt, *answer][:-1], last=len(answer)))
-            out[number] = _log_probs(logits_TV, torch.tensor(answer), temperature).tolist()
+            out[number] = log_probs(logits_TV, torch.tensor(answer), temperature or 1.0).tolist()
         return out
     device = next(model.parameters()).device
     for begin in range(0, len(order), batch_size):
@@ -147,7 +149,7 @@ def score(
         for row, number in enumerate(numbers):
             prompt, answer = sequences[number]
             logits_TV = logits_BTV[row, len(prompt) - 1 :][: len(answer)]
-            out[number] = _log_probs(logits_TV, torch.tensor(answer, device=device), temperature).tolist()
+            out[number] = log_probs(logits_TV, torch.tensor(answer, device=device), temperature or 1.0).tolist()
     return out
 
 
@@ -165,17 +167,6 @@ def _check_sequence(model: Generator, number: int, prompt: Sequence[int], answer
         raise UserError(
             f"sequence {number}: has token ids outside 0..{config.vocab_size - 1}; was it the model's tokenizer?"
         )
-
-
-def _log_probs(logits_BV: Tensor, tokens_B: Tensor, temperature: float) -> Tensor:
-    """log softmax(logits / temperature) of one token a row, float64 [B]; temperature 0 is taken as 1.
-
-    Only the exponentials are in the logits' precision; their sum is not.
-    """
-    temperature = temperature or 1.0
-    below_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
-    sums_B = (below_BV / temperature).exp_().sum(-1, dtype=torch.float64)
-    return below_BV.gather(-1, tokens_B[:, None])[:, 0].double() / temperature - sums_B.log()
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -271,7 +262,7 @@ class _Batch:
             tokens_BT, segment_ids_BT = _padded(list(new.values()), self.device)
             self.model(tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache, last_only=True, hidden_only=True)
         for row, (prompt, tokens) in enumerate(new.items()):
-            self.read[prompt] = cache.k_LBSKH[:, row, : len(tokens)], cache.v_LBSKH[:, row, : len(tokens)]
+            self.read[prompt] = cache.k_LBKSH[:, row, :, : len(tokens)], cache.v_LBKSH[:, row, :, : len(tokens)]
 
     def _move(self, by: int) -> None:
         """Move what the running rows hold by so many slots; what is before the first of them is forgotten."""
@@ -293,10 +284,10 @@ class _Batch:
             positions_B1 = torch.tensor([[row.position] for row in self.rows], device=self.device)
         logits_B1V = cast(Tensor, self.model(tokens_B1, positions_BT=positions_B1, cache=self.cache, last_only=True))
         logits_BV = logits_B1V[:, -1]
-        chosen_B = sampling.choose(logits_BV, [row.number or 0 for row in self.rows], [row.drawn for row in self.rows])
-        log_probs = _log_probs(logits_BV, chosen_B, sampling.temperature).tolist()
+        numbers, drawn = [row.number or 0 for row in self.rows], [row.drawn for row in self.rows]
+        chosen_B, log_probs_B = sampling.choose(logits_BV, numbers, drawn)
         out = []
-        for row, token, log_prob in zip(self.rows, chosen_B.tolist(), log_probs, strict=True):
+        for row, token, log_prob in zip(self.rows, chosen_B.tolist(), log_probs_B.tolist(), strict=True):
             if row.number is not None:
                 row.token, row.position, row.drawn = token, row.position + 1, row.drawn + 1
                 out.append((row.number, token, log_prob))
@@ -328,5 +319,5 @@ def _by_engine(
                 del running[event.request]
     if temperature not in (0, 1):
         scored = score(engine, [(rollout.prompt, rollout.tokens) for rollout in results], temperature=temperature)
-        for rollout, log_probs in zip(results, scored, strict=True):
-            rollout.log_probs = log_probs
+        for rollout, values in zip(results, scored, strict=True):
+            rollout.log_probs = values

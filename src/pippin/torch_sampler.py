@@ -8,10 +8,13 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pippin.data.mixture import derive
 from pippin.model.cache import KVCache
 from pippin.model.transformer import Transformer
+
+BLOCK = 128  # tokens whose probabilities are added up first
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Sampling:
     top_p: float
     seed: int
 
-    def choose(self, logits_BV: Tensor, rows: Sequence[int], steps: Sequence[int]) -> Tensor:
-        """Next token of each row [B]. The noise of a row depends on (seed, row, step), not on the rest of the batch.
+    def choose(self, logits_BV: Tensor, rows: Sequence[int], steps: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Next token of each row [B], and its `log_probs`. A row's noise depends on (seed, row, step) alone.
 
         Args:
             logits_BV: of the next token.
@@ -32,11 +35,35 @@ class Sampling:
             steps: how many tokens each has already.
         """
         if self.temperature == 0:
-            return logits_BV.argmax(-1)
+            chosen_B = logits_BV.argmax(-1)
+            return chosen_B, log_probs(logits_BV, chosen_B, 1.0)
+        keys = [[derive(self.seed, row, step) / 2**64] for row, step in zip(rows, steps, strict=True)]
+        noise_B1 = torch.tensor(keys, dtype=torch.float64).to(logits_BV.device)
+        if self.top_p == 1 and not 0 < self.top_k < logits_BV.shape[-1]:
+            return self._from_all(logits_BV, noise_B1)
+        chosen_B = self._from_the_likely(logits_BV, noise_B1)
+        return chosen_B, log_probs(logits_BV, chosen_B, self.temperature)
+
+    def _from_all(self, logits_BV: Tensor, noise_B1: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw and log-probabilities from one set of exponentials, whose sums are float64: of blocks, then in one."""
+        below_BV, weights_BV = _exponentials(logits_BV, self.temperature)
+        size = weights_BV.shape[-1]
+        weights_BNW = F.pad(weights_BV, (0, -size % BLOCK)).unflatten(-1, (-1, BLOCK))
+        blocks_BN = weights_BNW.sum(-1, dtype=torch.float64)
+        ends_BN = blocks_BN.cumsum(-1)
+        target_B1 = noise_B1 * ends_BN[:, -1:]
+        block_B1 = _first_above(ends_BN, target_B1)
+        inside_BW = weights_BNW.take_along_dim(block_B1[..., None], 1)[:, 0].double().cumsum(-1)
+        target_B1 = target_B1 - (ends_BN - blocks_BN).gather(-1, block_B1)
+        chosen_B1 = block_B1 * BLOCK + _first_above(inside_BW, target_B1)
+        found_B1 = below_BV.gather(-1, chosen_B1).double() / self.temperature - ends_BN[:, -1:].log()
+        return chosen_B1[:, 0], found_B1[:, 0]
+
+    def _from_the_likely(self, logits_BV: Tensor, noise_B1: Tensor) -> Tensor:
         scores, ids = logits_BV, None
         if 0 < self.top_k < logits_BV.shape[-1]:
             scores, ids = scores.topk(self.top_k, dim=-1)  # sorted, largest first
-        elif self.top_p < 1:
+        else:
             scores, ids = scores.sort(dim=-1, descending=True, stable=True)
         # Float64: the sums over a large vocabulary decide which token a number in 0..1 falls on.
         weights = (scores.double() / self.temperature).softmax(-1)
@@ -44,11 +71,30 @@ class Sampling:
         if self.top_p < 1:  # keep a token while what comes before it holds less than top_p
             weights = weights.masked_fill(sums - weights >= self.top_p, 0)
             sums = weights.cumsum(-1)
-        keys = [[derive(self.seed, row, step) / 2**64] for row, step in zip(rows, steps, strict=True)]
-        noise = torch.tensor(keys, dtype=torch.float64)
-        place = torch.searchsorted(sums, noise.to(sums.device) * sums[:, -1:], right=True)
-        place = place.clamp(max=weights.shape[-1] - 1)
-        return (place if ids is None else ids.gather(-1, place))[:, 0]
+        return ids.gather(-1, _first_above(sums, noise_B1 * sums[:, -1:]))[:, 0]
+
+
+def _first_above(sums_BN: Tensor, target_B1: Tensor) -> Tensor:
+    """Where running sums first exceed a target, [B, 1]: a place that adds to them. Targets are below the last sum."""
+    last_B1 = sums_BN[:, -1:]
+    below_B1 = torch.minimum(target_B1, torch.nextafter(last_B1, torch.zeros_like(last_B1)))  # whatever rounding did
+    return torch.searchsorted(sums_BN, below_B1, right=True)
+
+
+def _exponentials(logits_BV: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Logits less the largest, and e^(that / temperature), both in the logits' precision."""
+    below_BV = logits_BV - logits_BV.amax(-1, keepdim=True)
+    return below_BV, below_BV.exp() if temperature == 1 else (below_BV / temperature).exp_()
+
+
+def log_probs(logits_BV: Tensor, tokens_B: Tensor, temperature: float) -> Tensor:
+    """log softmax(logits / temperature) of one token a row, float64 [B].
+
+    Only the exponentials are in the logits' precision; their sum is not.
+    """
+    below_BV, weights_BV = _exponentials(logits_BV, temperature)
+    sums_B = weights_BV.sum(-1, dtype=torch.float64)
+    return below_BV.gather(-1, tokens_B[:, None])[:, 0].double() / temperature - sums_B.log()
 
 
 @torch.inference_mode()
@@ -84,7 +130,7 @@ def steps(
                 last_only=True,
             ),
         )  # fmt: skip
-        chosen = sampling.choose(logits_B1V[:, -1], rows, [step] * len(rows))
+        chosen, _ = sampling.choose(logits_B1V[:, -1], rows, [step] * len(rows))
         yield chosen.tolist()
         tokens_BT = chosen[:, None]
         if positions_BT is not None:

@@ -86,6 +86,10 @@ def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, layout: Layout) -> Te
     if layout.cache is None and _blocked_is_faster(q_BTNH):
         return blocked_attention(q_BTNH, k_BSKH, v_BSKH, layout.bias_B1TS)
     q, k, v = q_BTNH.transpose(1, 2), k_BSKH.transpose(1, 2), v_BSKH.transpose(1, 2)
+    if q.shape[2] == 1 and not layout.causal and q.shape[1] != k.shape[1]:
+        # One new token: the queries that share a key/value head stand in line, so that it is read once for them.
+        q_BKGH = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])
+        return F.scaled_dot_product_attention(q_BKGH, k, v, attn_mask=layout.bias_B1TS).reshape(q_BTNH.shape)
     if layout.bias_B1TS is not None and q.is_cuda and q.shape[1] != k.shape[1]:
         # CUDA's memory-efficient kernel takes a mask but no grouped heads.
         k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)

@@ -32,9 +32,9 @@ class KVCache:
         device: torch.device | str | None = None,
     ) -> None:
         # Zeros, not empty: a masked slot has weight 0, and 0 times whatever memory held may be NaN.
-        shape = (config.n_layers, batch, max_len, config.n_kv_heads, config.d_head)
-        self.k_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
-        self.v_LBSKH = torch.zeros(shape, dtype=dtype, device=device)
+        shape = (config.n_layers, batch, config.n_kv_heads, max_len, config.d_head)  # as attention reads them
+        self.k_LBKSH = torch.zeros(shape, dtype=dtype, device=device)
+        self.v_LBKSH = torch.zeros(shape, dtype=dtype, device=device)
         self.positions_BS = torch.zeros(batch, max_len, dtype=torch.int64, device=device)
         self.segments_BS = torch.zeros(batch, max_len, dtype=torch.int64, device=device)
         self.length = 0
@@ -64,7 +64,8 @@ class KVCache:
     def write(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values in the slots claimed last; returns all [B, length, K, H] so far."""
         start = self.length - k_BTKH.shape[1]
-        k_BSKH, v_BSKH = self.k_LBSKH[layer, :, : self.length], self.v_LBSKH[layer, :, : self.length]
+        k_BSKH = self.k_LBKSH[layer, :, :, : self.length].transpose(1, 2)
+        v_BSKH = self.v_LBKSH[layer, :, :, : self.length].transpose(1, 2)
         k_BSKH[:, start:] = k_BTKH
         v_BSKH[:, start:] = v_BTKH
         return k_BSKH, v_BSKH
@@ -79,7 +80,7 @@ class KVCache:
         self.plain = True
 
     @torch.no_grad()
-    def place(self, row: int, k_LTKH: Tensor, v_LTKH: Tensor) -> int:
+    def place(self, row: int, k_LKTH: Tensor, v_LKTH: Tensor) -> int:
         """Make a row hold one document alone: T tokens at positions 0, 1 ... in its last slots. Returns the first slot.
 
         After `clear` every row must be given a document before the next forward pass.
@@ -87,11 +88,11 @@ class KVCache:
         Raises:
             ValueError: the cache is shorter than the document.
         """
-        first = self.length - k_LTKH.shape[1]
+        first = self.length - k_LKTH.shape[2]
         if first < 0:
-            raise ValueError(f"cache: {k_LTKH.shape[1]} tokens do not fit in the {self.length} slots so far")
-        self.k_LBSKH[:, row, first : self.length] = k_LTKH
-        self.v_LBSKH[:, row, first : self.length] = v_LTKH
+            raise ValueError(f"cache: {k_LKTH.shape[2]} tokens do not fit in the {self.length} slots so far")
+        self.k_LBKSH[:, row, :, first : self.length] = k_LKTH
+        self.v_LBKSH[:, row, :, first : self.length] = v_LKTH
         self.segments_BS[row] = 0
         self.segments_BS[row, first : self.length] = 1
         self.positions_BS[row, first : self.length] = torch.arange(self.length - first, device=self.positions_BS.device)
@@ -103,7 +104,7 @@ class KVCache:
         """Let the slots from `first` on be the last of `length` ones; what is before them is forgotten."""
         count = self.length - first
         self.plain = self.plain and first == 0 and length == self.length
-        for stored, dim in ((self.k_LBSKH, 2), (self.v_LBSKH, 2), (self.positions_BS, 1), (self.segments_BS, 1)):
+        for stored, dim in ((self.k_LBKSH, 3), (self.v_LBKSH, 3), (self.positions_BS, 1), (self.segments_BS, 1)):
             stored.narrow(dim, length - count, count).copy_(stored.narrow(dim, first, count).clone())
         self.segments_BS[:, : length - count] = 0
         self.length = length
@@ -111,5 +112,5 @@ class KVCache:
     @torch.no_grad()
     def keep(self, rows: list[int]) -> None:
         """Only these rows stay, in this order."""
-        self.k_LBSKH, self.v_LBSKH = self.k_LBSKH[:, rows], self.v_LBSKH[:, rows]
+        self.k_LBKSH, self.v_LBKSH = self.k_LBKSH[:, rows], self.v_LBKSH[:, rows]
         self.positions_BS, self.segments_BS = self.positions_BS[rows], self.segments_BS[rows]

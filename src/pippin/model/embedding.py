@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pippin.model.prepacked import multiply
 from pippin.model.vocabulary import VocabularyPart
 
 
@@ -14,7 +15,7 @@ class Embedding(nn.Embedding):
 
     The table is used unscaled at both ends of the model. `weight` is None when the table is int8; the buffers
     `codes` int8 [V, D] and `scale` float32 [V] are None when it is dense. Where tensor parallelism has cut the table,
-    `part` says which rows are here, and `num_embeddings` counts those.
+    `part` says which rows are here, and `num_embeddings` counts those. `prepacked`: as in `Linear`, for `logits`.
     """
 
     codes: Tensor | None
@@ -23,6 +24,7 @@ class Embedding(nn.Embedding):
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
         self.part: VocabularyPart | None = None
+        self.prepacked: Tensor | None = None
         self.register_buffer("codes", None)
         self.register_buffer("scale", None)
 
@@ -35,6 +37,12 @@ class Embedding(nn.Embedding):
         if self.codes is None:
             return F.embedding(tokens, self.weight)
         return self.codes[tokens] * self.scale[tokens][..., None]
+
+    def logits(self, x_BTD: Tensor) -> Tensor:
+        """Products with all rows, [B, T, V] in x's dtype: the table as a head."""
+        if self.prepacked is not None:
+            return multiply(x_BTD, self.prepacked)
+        return F.linear(x_BTD, self.dense_weight().to(x_BTD.dtype))
 
     def dense_weight(self) -> Tensor:
         """The table [V, D] as the model uses it, float32."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pippin.model import codes as code_layout
+from pippin.model.prepacked import multiply
 
 
 class Linear(nn.Linear):
@@ -28,6 +29,8 @@ class Linear(nn.Linear):
     `shard` says how tensor parallelism cuts it: "column" cuts out_features (weight, codes, table, scale, bias, lora_B),
     "row" cuts in_features (weight, codes, lora_A); the rank is never cut. `part` is then (which part this is, of how
     many), and `in_features` or `out_features` is the part's; so is the mask that a cut layer is given.
+
+    `prepacked` is a copy of the weight that is multiplied by instead, while `model.prepacked.unchanging` is open.
     """
 
     codes: Tensor | None
@@ -50,6 +53,7 @@ class Linear(nn.Linear):
         self.part = (0, 1)
         self.bits = 0
         self.mask: Tensor | None = None
+        self.prepacked: Tensor | None = None
         for name in ("codes", "table", "scale", "lora_scale"):
             self.register_buffer(name, None)
         self.register_parameter("lora_A", None)
@@ -73,7 +77,10 @@ class Linear(nn.Linear):
         if self.mask is not None:
             x_BTI = x_BTI * self.mask.to(x_BTI.dtype)
         bias = None if self.bias is None else self.bias.to(x_BTI.dtype)
-        y_BTO = F.linear(x_BTI, self.dense_weight().to(x_BTI.dtype), bias)
+        if self.prepacked is not None:
+            y_BTO = multiply(x_BTI, self.prepacked, bias)
+        else:
+            y_BTO = F.linear(x_BTI, self.dense_weight().to(x_BTI.dtype), bias)
         if slots_B is None or self.lora_A is None:
             return y_BTO
         return y_BTO + self._adapter(x_BTI, slots_B)

@@ -30,6 +30,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension of `x` [..., dim]."""
+        if not torch.is_grad_enabled():  # the same numbers without the machinery around them
+            return _normalise(x, self.weight, self.eps)[0]
         y: Tensor = _RMSNorm.apply(x, self.weight, self.eps)
         return y
 
@@ -37,19 +39,25 @@ class RMSNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
-class _RMSNorm(torch.autograd.Function):
-    """Half the passes over memory that autograd needs, and x is kept in its own dtype only.
+def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The result, and 1 / sqrt(mean(x^2) + eps).
 
     Operands are widened explicitly: on a CPU an operation on mixed dtypes is 15 times slower than two of one dtype.
     """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+    return wide.mul_(rstd).mul_(weight).to(x.dtype), rstd
+
+
+class _RMSNorm(torch.autograd.Function):
+    """Half the passes over memory that autograd needs, and x is kept in its own dtype only."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
-        rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        y, rstd = _normalise(x, weight, eps)
         ctx.save_for_backward(x, rstd, weight)
-        return wide.mul_(rstd).mul_(weight).to(x.dtype)
+        return y
 
     @staticmethod
     @once_differentiable

@@ -48,6 +48,8 @@ def _(positions: Tensor, d_head: int, base: float, scaling: Sequence[float] | No
 
 def rotate(x_BTNH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the pairs (x_i, x_{i + d_head/2}) of every head by the tables' angles; keeps dtype and shape."""
+    if not torch.is_grad_enabled():  # the same numbers without the machinery around them
+        return _rotate(x_BTNH, cos, sin)
     rotated_BTNH: Tensor = _Rotate.apply(x_BTNH, cos, sin)
     return rotated_BTNH
 
