@@ -86,12 +86,14 @@ def test_peft_on_transformers_computes_the_same(base: Path, adapter: Path, model
 
     theirs = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     theirs = PeftModel.from_pretrained(theirs, adapter).eval()
+    keys = theirs.load_adapter(adapter, "again")
+    assert (keys.unexpected_keys, [key for key in keys.missing_keys if "lora_" in key]) == ([], [])
     with torch.no_grad():
         expected = theirs(TOKENS).logits
     info = load_adapter(model, 0, adapter, signature)
     assert (info.rank, info.alpha, info.base_signature, info.note) == (RANK, ALPHA, signature, "")
     ours = logits(model, 0)
-    assert torch.allclose(ours, expected, atol=1e-4)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
     assert (ours - logits(model, -1)).abs().max() > 0.1  # the adapter does something
     assert torch.equal(theirs.peft_config["default"].lora_alpha * torch.ones(()), torch.tensor(ALPHA))
 
@@ -114,7 +116,69 @@ def test_what_peft_writes_is_read(base: Path, model: Transformer, tmp_path: Path
     assert info.base_signature is None
     assert "another tool" in info.note
     assert adapter_rank(tmp_path) == 3
-    assert torch.allclose(logits(model, 0), expected, atol=1e-4)
+    torch.testing.assert_close(logits(model, 0), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("stabilised", [False, True])
+@pytest.mark.filterwarnings("ignore:Using Rank-Stabilized")
+def test_ranks_and_alphas_by_pattern_are_peft_s(
+    base: Path, model: Transformer, tmp_path: Path, stabilised: bool
+) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(3)
+    settings = LoraConfig(
+        r=2, lora_alpha=5, target_modules=["q_proj", "k_proj", "up_proj", "down_proj"], init_lora_weights=False,
+        use_rslora=stabilised,
+        # The first that matches; PEFT sorts them when it saves, so patterns in another order it cannot read itself.
+        rank_pattern={r".*\.1\.mlp\..*": 3, r"layers\.0\.self_attn\.q_proj": 4, "up_proj": 1},
+        alpha_pattern={"k_proj": 7, "1.mlp.down_proj": 1.5},
+    )  # fmt: skip
+    theirs = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), settings).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    with torch.no_grad():
+        expected = theirs(TOKENS).logits
+    ranks = {name: len(tensor) for name, tensor in theirs.state_dict().items() if "lora_A" in name}
+    assert sorted(set(ranks.values())) == [1, 2, 3, 4]
+    fill(model, 0, RANK, seed=9)
+    assert load_adapter(model, 0, tmp_path / "theirs").rank == adapter_rank(tmp_path / "theirs") == 4
+    torch.testing.assert_close(logits(model, 0), expected, rtol=0, atol=1e-5)
+    # Written anew it is plain: one rank and one alpha, which the engine takes too.
+    save_adapter(model, 0, tmp_path / "plain", "0" * 64, dtype=torch.float32)
+    load_adapter(model, 1, tmp_path / "plain")
+    torch.testing.assert_close(logits(model, 1), expected, rtol=0, atol=1e-5)
+    written = json.loads((tmp_path / "plain" / "adapter_config.json").read_text())
+    assert (written["r"], "rank_pattern" in written) == (4, False)
+
+
+def test_b_of_zero_is_the_identity_and_a_swap_back_has_the_same_bits(
+    model: Transformer, signature: str, tmp_path: Path
+) -> None:
+    plain = logits(model, -1)
+    for _, linear in model.linears():
+        assert linear.lora_A[0].any() and not linear.lora_B[0].any()
+    assert torch.equal(logits(model, 0), plain)
+    for name, seed in (("a", 1), ("b", 2)):
+        fill(model, 0, RANK, seed)
+        save_adapter(model, 0, tmp_path / name, signature)
+    found = {}
+    for step, name in enumerate("aba"):
+        load_adapter(model, 0, tmp_path / name, signature)
+        found[step] = logits(model, 0)
+    assert torch.equal(found[0], found[2]) and not torch.equal(found[0], found[1])
+    assert torch.equal(logits(model, -1), plain)
+
+
+def test_the_engine_names_patterns_and_the_way_out(base: Path, copy: Path, tmp_path: Path) -> None:
+    library = pytest.importorskip("pippin.device.engine", reason="the engine is not built")
+    dense = load_hf(base, torch.float32)
+    palettize(dense, {name: 4 for name, _ in dense.linears()})
+    save_packed(dense, tmp_path / "packed")
+    edit(CONFIG_FILE, lambda c: c.update(alpha_pattern={"q_proj": 3}))(copy)
+    with pytest.raises(UserError, match="the engine takes one rank and alpha; write it anew") as caught:
+        library.Adapter(library.Model(tmp_path / "packed"), copy)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -228,6 +292,13 @@ DAMAGES = {
     "no signature": (edit("pippin.json", lambda c: c.pop("base_signature")), "base_signature: missing"),
     "other kind": (edit(CONFIG_FILE, lambda c: c.update(peft_type="IA3")), "'IA3'"),
     "dora": (edit(CONFIG_FILE, lambda c: c.update(use_dora=True)), "use_dora: value True"),
+    "activated": (edit(CONFIG_FILE, lambda c: c.update(alora_invocation_tokens=[1])), "alora_invocation_tokens: value"),
+    "changed base": (edit(CONFIG_FILE, lambda c: c.update(init_lora_weights="pissa_niter_4")), "a changed base; save"),
+    "pattern": (edit(CONFIG_FILE, lambda c: c.update(rank_pattern={"(": 2})), r"'\(' is no regular expression"),
+    "patterns": (edit(CONFIG_FILE, lambda c: c.update(alpha_pattern=[1])), "alpha_pattern: value .1.: must be an obj"),
+    "its rank": (edit(CONFIG_FILE, lambda c: c.update(rank_pattern={"q_proj": 0})), "rank_pattern.q_proj: value 0"),
+    "its alpha": (edit(CONFIG_FILE, lambda c: c.update(alpha_pattern={"v": "1"})), "alpha_pattern.v: value '1'"),
+    "its shape": (edit(CONFIG_FILE, lambda c: c.update(rank_pattern={"o_proj": 2})), "attention.o: A .4, 40., B"),
     "rank": (edit(CONFIG_FILE, lambda c: c.update(r=0)), "r: value 0"),
     "other rank": (edit(CONFIG_FILE, lambda c: c.update(r=3)), "for another model"),
     "alpha": (edit(CONFIG_FILE, lambda c: c.update(lora_alpha=None)), "lora_alpha: value None"),

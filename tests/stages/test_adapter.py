@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tests.running import directory, graph, record
 
 from pippin.errors import UserError
+from pippin.files import read_json, write_json
 from pippin.interop.hf import save_hf
 from pippin.interop.load import load_model
 from pippin.interop.lora import base_signature
@@ -66,6 +68,21 @@ def test_the_start_computes_what_the_initial_adapter_does(
         assert float(linear.lora_scale[0]) == alpha_per_rank
         assert not linear.lora_B[0, :, 2:].any()
         assert linear.lora_A[0, 2:].any(dim=1).all()  # the new rows can learn
+
+
+def test_a_projection_that_another_tool_s_adapter_leaves_alone_can_learn(
+    finished: Path, strong: Path, tmp_path: Path
+) -> None:
+    config, tensors = read_json(strong / "adapter_config.json"), load_file(strong / "adapter_model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if "q_proj" in name}
+    save_file(kept, tmp_path / "adapter_model.safetensors")
+    write_json(tmp_path / "adapter_config.json", config)
+    model = packed(finished, 2, 3.0)
+    begin_with(model, 0, tmp_path, base_signature(directory(finished, "compress") / "model"))
+    for name, linear in model.linears():
+        assert linear.lora_A is not None and linear.lora_B is not None
+        assert linear.lora_A[0].any(dim=1).all()
+        assert bool(linear.lora_B[0].any()) == name.endswith(".q")
 
 
 def test_a_start_that_does_not_fit_is_one_line(finished: Path, strong: Path) -> None:

@@ -92,11 +92,17 @@ class Adapter:
         directory = Path(directory)
         if not directory.is_dir():
             raise UserError(f"{directory}: no such directory; expected an adapter with adapter_config.json")
-        self.rank, _, scale = read_lora_config(directory)
+        config = read_lora_config(directory)
+        if config.ranks or config.alphas:
+            raise UserError(
+                f"{directory}: rank_pattern or alpha_pattern: the engine takes one rank and alpha; "
+                "write it anew with `pippin export --to peft`"
+            )
+        self.rank = config.rank
         if trained_on(directory) is not None:  # else another tool wrote it, and the whole base need not be read
             check_base(directory, model.signature())
         path = str(directory / WEIGHTS).encode()
-        self._handle = native.call("pippin_adapter_open", model._handle, path, self.rank, scale)
+        self._handle = native.call("pippin_adapter_open", model._handle, path, self.rank, config.scale)
         weakref.finalize(self, native.library().pippin_adapter_close, self._handle)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pippin.errors import UserError
 from pippin.files import read_json
@@ -21,21 +22,61 @@ OURS = "pippin.json"
 # Variants of LoRA that compute something else than B A x * scale; each setting with the values that turn it off.
 _OFF: dict[str, tuple[Any, ...]] = {
     "bias": ("none", None),
+    "lora_bias": (False, None),
     "use_dora": (False, None),
+    "use_qalora": (False, None),
     "fan_in_fan_out": (False, None),
     "modules_to_save": (None, []),
-    "rank_pattern": (None, {}),
-    "alpha_pattern": (None, {}),
     "trainable_token_indices": (None, []),
+    "target_parameters": (None, []),
+    "layer_replication": (None, []),
+    **dict.fromkeys(
+        ("alora_invocation_tokens", "velora_config", "monteclora_config", "use_bdlora", "arrow_config", "kasa_config"),
+        (None,),
+    ),
 }
+# Ways to start an adapter that change the base as well, so that what is stored belongs to that other base.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+
+Number = TypeVar("Number", int, float)
 
 
 class LoraConfig(NamedTuple):
-    """A LoRA that computes `scale * B A x`; scale = alpha / rank, or alpha / sqrt(rank) with rank stabilisation."""
+    """A LoRA that computes `scale * B A x`; scale = alpha / rank, or alpha / sqrt(rank) with rank stabilisation.
+
+    `ranks` and `alphas` say otherwise for the modules whose names their patterns match.
+    """
 
     rank: int
     alpha: float
-    scale: float
+    stabilised: bool
+    ranks: dict[str, int]
+    alphas: dict[str, float]
+
+    @property
+    def scale(self) -> float:
+        """Where no pattern matches."""
+        return self._scale(self.rank, self.alpha)
+
+    @property
+    def largest_rank(self) -> int:
+        """What a slot has to hold."""
+        return max(self.rank, *self.ranks.values()) if self.ranks else self.rank
+
+    def of(self, module: str) -> tuple[int, float]:
+        """Rank and scale of a module by its Hugging Face name; the first pattern that ends the name is taken."""
+        rank = _matching(self.ranks, module, self.rank)
+        return rank, self._scale(rank, _matching(self.alphas, module, self.alpha))
+
+    def _scale(self, rank: int, alpha: float) -> float:
+        return alpha / (math.sqrt(rank) if self.stabilised else rank)
+
+
+def _matching(patterns: dict[str, Number], module: str, otherwise: Number) -> Number:
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):  # as PEFT matches them
+            return value
+    return otherwise
 
 
 def read_lora_config(directory: str | Path) -> LoraConfig:
@@ -52,21 +93,49 @@ def read_lora_config(directory: str | Path) -> LoraConfig:
     for name, off in _OFF.items():
         if values.get(name) not in off:
             raise UserError(f"{where}: {name}: value {values[name]!r}: only plain LoRA can be loaded; train without it")
-    rank, alpha = values.get("r"), values.get("lora_alpha")
+    start = values.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise UserError(
+            f"{where}: init_lora_weights: value {start!r}: belongs to a changed base; save it in PEFT with "
+            "path_initial_model_for_weight_conversion"
+        )
+    rank, alpha = _rank(where, "r", values.get("r")), _alpha(where, "lora_alpha", values.get("lora_alpha"))
+    ranks = {key: _rank(where, f"rank_pattern.{key}", v) for key, v in _patterns(where, "rank_pattern", values)}
+    alphas = {key: _alpha(where, f"alpha_pattern.{key}", v) for key, v in _patterns(where, "alpha_pattern", values)}
+    return LoraConfig(rank, alpha, bool(values.get("use_rslora")), ranks, alphas)
+
+
+def _patterns(where: Path, name: str, values: dict[str, Any]) -> list[tuple[str, Any]]:
+    patterns = values.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise UserError(f"{where}: {name}: value {patterns!r}: must be an object; the file is damaged")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"{where}: {name}: {pattern!r} is no regular expression ({error})") from None
+    return list(patterns.items())
+
+
+def _rank(where: Path, name: str, rank: Any) -> int:
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        raise UserError(f"{where}: r: value {rank!r}: must be a whole number of at least 1; the file is damaged")
+        raise UserError(f"{where}: {name}: value {rank!r}: must be a whole number of at least 1; the file is damaged")
+    return rank
+
+
+def _alpha(where: Path, name: str, alpha: Any) -> float:
     if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha <= 0:
-        raise UserError(f"{where}: lora_alpha: value {alpha!r}: must be a number above 0; the file is damaged")
-    return LoraConfig(rank, float(alpha), alpha / (math.sqrt(rank) if values.get("use_rslora") else rank))
+        raise UserError(f"{where}: {name}: value {alpha!r}: must be a number above 0; the file is damaged")
+    return float(alpha)
 
 
 def adapter_rank(directory: str | Path) -> int:
-    """The rank of an adapter directory: what `add_adapters` needs at least.
+    """The largest rank in an adapter directory: what `add_adapters` needs at least.
 
     Raises:
         UserError: its configuration is missing, damaged or of another kind of adapter.
     """
-    return read_lora_config(directory).rank
+    return read_lora_config(directory).largest_rank
 
 
 def trained_on(directory: str | Path) -> str | None:

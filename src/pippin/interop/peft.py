@@ -21,7 +21,10 @@ TARGET_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"
 
 
 class AdapterInfo(NamedTuple):
-    """What was loaded. `base_signature` is None for a directory that another tool wrote: its base is not known."""
+    """What was loaded; `rank` is the largest of a projection.
+
+    `base_signature` is None for a directory that another tool wrote: its base is not known.
+    """
 
     rank: int
     alpha: float
@@ -70,7 +73,7 @@ def save_adapter(
             tensors[_peft_name(name, part)] = stored
     if len(scales) != 1 or 0.0 in scales:
         raise ValueError(f"slot {slot}: projections must share one scale that is not 0, but have {sorted(scales)}")
-    alpha = float(f"{kept * scales.pop():.6g}")  # the slot's scale is float32: 16 / 10 * 10 is not 16 there
+    alpha = _alpha(scales.pop(), kept)
     with atomic_path(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
     write_json(directory / OURS, {"format_version": FORMAT_VERSION, "base_signature": base_signature})
@@ -99,7 +102,8 @@ def load_adapter(
 ) -> AdapterInfo:
     """Read a PEFT directory into a slot, in place; the slot is untouched unless all of it fits.
 
-    A directory of another tool may adapt some of the projections only; the others get a zero adapter.
+    A directory of another tool may adapt some of the projections only; the others get a zero adapter. Where patterns
+    give a projection a rank or alpha of its own, B takes the ratio of the scales, so a slot has one scale.
 
     Args:
         model: has adapter slots of at least the adapter's rank.
@@ -113,7 +117,7 @@ def load_adapter(
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; expected an adapter with {CONFIG}")
-    rank, alpha, scale = read_lora_config(directory)
+    config = read_lora_config(directory)
     base = trained_on(directory)
     if expected_signature is not None:
         check_base(directory, expected_signature)
@@ -126,24 +130,37 @@ def load_adapter(
         if a is None or b is None:
             a, b = torch.zeros(1, linear.in_features), torch.zeros(linear.out_features, 1)
         else:
+            rank, scale = config.of(_module(name))
             _check(directory / WEIGHTS, name, linear, a, b, rank)
+            if scale != config.scale:
+                b = b.float() * (scale / config.scale)
         chosen.append((linear, a, b))
     if tensors:
         raise UserError(
             f"{directory / WEIGHTS}: {min(tensors)}: the model has no such projection; is it for another model?"
         )
     for linear, a, b in chosen:
-        linear.load_adapter(slot, a, b, scale)
+        linear.load_adapter(slot, a, b, config.scale)
     note = ""
     if base is None:
         note = f"{directory}: written by another tool, so it is not known whether it was trained on this base"
     elif expected_signature is None:
         note = f"{directory}: the base was not checked"
-    return AdapterInfo(rank, alpha, base, note)
+    return AdapterInfo(config.largest_rank, config.alpha, base, note)
+
+
+def _alpha(scale: float, rank: int) -> float:
+    """alpha of a slot's scale, which is float32: 16 / 10 * 10 is not 16 there, so the round number is tried first."""
+    rounded = float(f"{rank * scale:.6g}")
+    return rounded if float(torch.tensor(rounded / rank)) == scale else rank * scale
+
+
+def _module(name: str) -> str:
+    return hf_name(f"{name}.weight").removesuffix(".weight")
 
 
 def _peft_name(name: str, part: str) -> str:
-    return f"base_model.model.{hf_name(f'{name}.weight').removesuffix('weight')}lora_{part}.weight"
+    return f"base_model.model.{_module(name)}.lora_{part}.weight"
 
 
 def _read_weights(where: Path) -> dict[str, Tensor]:

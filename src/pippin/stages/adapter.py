@@ -113,8 +113,8 @@ def begin_with(model: Transformer, slot: int, directory: Path, signature: str) -
     """Put the adapter of `directory` into a slot to train on from there; the slot's rank and scale stay.
 
     What the slot computes is the adapter's function: where the scales differ, B takes the ratio (so without any
-    rounding if it is a power of two, as for equal alpha / rank). Rows of A beyond the adapter's rank keep their random
-    start with B zero there, so that they can learn.
+    rounding if it is a power of two, as for equal alpha / rank). Where the adapter has nothing, beyond its rank or in a
+    projection that it leaves alone, A keeps its random start with B zero, so that it can learn.
 
     Raises:
         UserError: the adapter is of another base, or its rank is above the slot's.
@@ -132,6 +132,7 @@ def begin_with(model: Transformer, slot: int, directory: Path, signature: str) -
         fresh.append((linear, linear.lora_A[slot].clone(), float(linear.lora_scale[slot])))
     load_adapter(model, slot, directory, signature)
     for linear, a, scale in fresh:
-        linear.lora_A[slot, rank:] = a[rank:]
+        unused = ~(linear.lora_A[slot].any(1) | linear.lora_B[slot].any(0))
+        linear.lora_A[slot, unused] = a[unused]
         linear.lora_B[slot] *= float(linear.lora_scale[slot]) / scale
         linear.lora_scale[slot] = scale
