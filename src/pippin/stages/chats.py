@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +14,7 @@ from pippin.data.packing import TokenWriter
 from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.pipeline import Context, Cost, Stage, digest_tree
+from pippin.stages.guard import FILE, GuardChats
 from pippin.stages.tokenize import TokenStage, deal_answers
 
 SOURCE = "chat"
@@ -30,6 +31,7 @@ class Chats(TokenStage):
     Args:
         data: the file, of any layout that `data.conversations` reads.
         heldout_share: of the questions, by a hash of their text.
+        guard: of the same file; then what it left is read.
     """
 
     version: ClassVar[int] = 3
@@ -37,6 +39,7 @@ class Chats(TokenStage):
     model: Stage
     data: str
     heldout_share: float = 0.1
+    guard: GuardChats | None = field(default=None, metadata={"later": True})
 
     def __post_init__(self) -> None:
         if not 0 < self.heldout_share < 1:
@@ -50,7 +53,8 @@ class Chats(TokenStage):
 
     def run(self, ctx: Context) -> None:
         tokenizer = Tokenizer.load(self.tokenizer_dir(ctx))
-        records, repeated = read_conversations(Path(self.data).expanduser(), self.heldout_share)
+        data = Path(self.data).expanduser() if self.guard is None else ctx.artifact(self.guard, "chats") / FILE
+        records, repeated = read_conversations(data, self.heldout_share)
         train = [record for record in records if record["split"] == "train"]
         counts = {split: sum(record["split"] == split for record in records) for split in ("train", "heldout")}
         with TokenWriter(ctx.out("tokens"), tokenizer.vocab_size, tokenizer.eos_id) as writer:
