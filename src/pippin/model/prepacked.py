@@ -50,7 +50,7 @@ def unchanging(model: Transformer) -> Iterator[None]:
     modules = [module for module in (*(linear for _, linear in model.linears()), head) if module.prepacked is None]
     try:
         for module in modules:
-            module.prepacked = prepack(module.dense_weight())
+            module.prepacked = prepack(module.dense_weight().to(model.compute_dtype))
         yield
     finally:
         for module in modules:
