@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import random
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pippin.data.tokenizer import FIRST_PIECE, SPECIAL, Tokenizer, train_tokenizer
+from pippin.data.tokenizer import CHAT_TEMPLATE, FIRST_PIECE, SPECIAL, Tokenizer, train_tokenizer
 from pippin.errors import UserError
 
 pytest.importorskip("sentencepiece")
@@ -218,7 +219,36 @@ def test_load_refuses_what_is_no_tokenizer(directory: Path, tmp_path: Path) -> N
     other = json.loads(content)
     other["added_tokens"][4]["content"] = "<|human|>"
     other["model"]["vocab"]["<|human|>"] = other["model"]["vocab"].pop("<|user|>")
-    for damaged in ("", "{}", content[:-100], json.dumps(other)):
+    for damaged in ("", "{}", content[:-100]):
         (tmp_path / "tokenizer.json").write_text(damaged)
-        with pytest.raises(UserError, match="damaged, or not a tokenizer"):
+        with pytest.raises(UserError, match=r"damaged, or not a tokenizer \("):
             Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(other))
+    asking = "{% for m in messages %}{{ m.content }}{% endfor %}{% if add_generation_prompt %}A:{% endif %}"
+    for template, unread in [
+        (None, "are not read: take a model of Pippin's"),
+        (asking, "are not read: take a model of Pippin's"),
+        ("{{ messages }}", r"are not read, and this one has no generation part \(add_generation_prompt\): take"),
+    ]:
+        files = {"chat_template.jinja": template, "tokenizer_config.json": json.dumps({"chat_template": template})}
+        for name, text in files.items():
+            if text is not None:
+                (tmp_path / name).write_text(text)
+            with pytest.raises(
+                UserError, match=rf"tokenizer.json: not a tokenizer that Pippin trained .*{unread}"
+            ) as said:
+                Tokenizer.load(tmp_path)
+            assert "\n" not in str(said.value)
+            (tmp_path / name).unlink(missing_ok=True)
+
+
+def test_a_template_without_a_generation_part_is_refused(directory: Path, tmp_path: Path) -> None:
+    shutil.copytree(directory, tmp_path / "t")
+    (tmp_path / "t" / "chat_template.jinja").write_text(CHAT_TEMPLATE.partition("{%- if add_generation_prompt")[0])
+    with pytest.raises(
+        UserError, match=r"t: its chat template has no generation part \(add_generation_prompt\)"
+    ) as said:
+        Tokenizer.load(tmp_path / "t")
+    assert "\n" not in str(said.value)
+    (tmp_path / "t" / "chat_template.jinja").unlink()
+    Tokenizer.load(tmp_path / "t")  # the settings hold it, too

@@ -50,6 +50,8 @@ SENTENCE_CHARACTERS = 32_768 // 4  # AXLearn's limit is 32,768 bytes, and a char
 # the end of a sentence (newline, carriage return). All are encoded as bytes.
 RESERVED = "\0\t\n\r\u2581\u2585"
 
+TEMPLATE_FILE = "chat_template.jinja"
+GENERATION_PART = "add_generation_prompt"
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{%- if message['role'] not in ['system', 'user', 'assistant', 'tool'] -%}"
@@ -130,17 +132,36 @@ class Tokenizer:
         """Read `directory`/tokenizer.json (a tokenizer directory, or a model directory with one in it).
 
         Raises:
-            UserError: the file is missing, damaged, or not one that Pippin trained.
+            UserError: the file is missing, damaged, or not one that Pippin trained; or the chat template beside it has
+                no generation part, so that whoever renders with it could ask for no answer.
         """
         path = Path(directory) / "tokenizer.json"
         try:
             content = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(f"{path}: no such file; give a directory that holds a tokenizer") from None
+        template = _template(Path(directory))
+        asks = template is None or GENERATION_PART in template
         try:
-            return cls(tokenizers.Tokenizer.from_buffer(content))
+            backend = tokenizers.Tokenizer.from_buffer(content)
         except Exception as error:  # the library raises bare exceptions
-            raise UserError(f"{path}: damaged, or not a tokenizer that Pippin trained ({error})") from None
+            raise UserError(f"{path}: damaged, or not a tokenizer ({str(error).splitlines()[0]})") from None
+        try:
+            loaded = cls(backend)
+        except ValueError as error:
+            unread = (
+                "are not read" if asks else f"are not read, and this one has no generation part ({GENERATION_PART})"
+            )
+            raise UserError(
+                f"{path}: not a tokenizer that Pippin trained ({error}); chat templates of other makers {unread}: take "
+                "a model of Pippin's for conversations"
+            ) from None
+        if not asks:
+            raise UserError(
+                f"{directory}: its chat template has no generation part ({GENERATION_PART}), so no answer can be asked "
+                f"for with it; take the {TEMPLATE_FILE} of the run that trained the tokenizer"
+            )
+        return loaded
 
     def role_id(self, role: str) -> int:
         """Id of the token that starts a message of `role`: system, user, assistant or tool.
@@ -250,10 +271,22 @@ def train_tokenizer(texts: Iterable[str], out_dir: str | Path, vocab_size: int, 
         "chat_template": CHAT_TEMPLATE,
     }
     files.write_bytes(out_dir / "tokenizer.model", model)
-    files.write_text(out_dir / "chat_template.jinja", CHAT_TEMPLATE)
+    files.write_text(out_dir / TEMPLATE_FILE, CHAT_TEMPLATE)
     files.write_json(out_dir / "tokenizer_config.json", config)
     files.write_text(out_dir / "tokenizer.json", tokenizer_json)
     return tokenizer
+
+
+def _template(directory: Path) -> str | None:
+    """The directory's chat template, in a file of its own or, as older ones have it, in the settings."""
+    try:
+        if (directory / TEMPLATE_FILE).is_file():
+            return (directory / TEMPLATE_FILE).read_text(encoding="utf-8", errors="replace")
+        settings = json.loads((directory / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None  # nothing is rendered with it here
+    template = settings.get("chat_template") if isinstance(settings, dict) else None
+    return template if isinstance(template, str) else None
 
 
 class _TooFewPieces(Exception):
