@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 
 from pippin import files
+from pippin.data.preferences import PROPERTIES
 from pippin.data.prompts import Prompt, write_prompts
 from pippin.data.responses import FILE, Response, to_lines
 from pippin.data.tokenizer import train_tokenizer
 from pippin.interop.hf import save_hf
+from pippin.interop.load import load_model
+from pippin.interop.reward import save_reward
 from pippin.model.config import ModelConfig
+from pippin.model.reward import RewardModel
 from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Graph, Stage
 from pippin.progress import Screen
@@ -27,17 +31,25 @@ class Begin(Stage):
 
     seed: int = 0
     vocab_size: int = 320
+    max_seq_len: int = 64
 
     def run(self, ctx: Context) -> None:
         tokenizer = train_tokenizer([" ".join((*WORDS, "Say Spell"))] * 50, ctx.out("tokenizer"), self.vocab_size, True)
         torch.manual_seed(self.seed)
-        save_hf(Transformer(shape(tokenizer.vocab_size)), ctx.out("model"), ctx.out("tokenizer"))
+        save_hf(Transformer(shape(tokenizer.vocab_size, self.max_seq_len)), ctx.out("model"), ctx.out("tokenizer"))
 
 
-def shape(vocab_size: int) -> ModelConfig:
+def shape(vocab_size: int, max_seq_len: int = 64) -> ModelConfig:
     """The shape of every model here."""
     return ModelConfig(
-        vocab_size=vocab_size, d_model=32, n_layers=1, n_heads=2, n_kv_heads=1, d_head=16, d_ff=48, max_seq_len=64
+        vocab_size=vocab_size,
+        d_model=32,
+        n_layers=1,
+        n_heads=2,
+        n_kv_heads=1,
+        d_head=16,
+        d_ff=48,
+        max_seq_len=max_seq_len,
     )
 
 
@@ -84,6 +96,21 @@ class Scripted(Responses):
 
     def run(self, ctx: Context) -> None:
         files.write_text(ctx.out("responses") / FILE, to_lines(said(*row) for row in self.rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(Stage):
+    """A reward model nobody trained; its reward is a function of the text all the same."""
+
+    vocab_size: int = 320
+    broken: bool = False
+
+    def run(self, ctx: Context) -> None:
+        Begin(vocab_size=self.vocab_size).run(ctx)
+        reward = RewardModel(load_model(ctx.dir / "model", torch.float32), PROPERTIES)
+        if self.broken:
+            torch.nn.init.constant_(reward.score.weight, float("nan"))
+        save_reward(reward, ctx.out("reward"), ctx.dir / "tokenizer")
 
 
 def run(place: Path, **stages: Stage) -> dict[str, Path]:

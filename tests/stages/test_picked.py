@@ -8,20 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tests.stages.committee import WORDS, Begin, Given, Scripted, prompt, run
+from tests.stages.committee import WORDS, Begin, Given, Judge, Scripted, prompt, run
 
 from pippin.data import instruct
 from pippin.data.chat import render
 from pippin.data.packing import TokenSet
-from pippin.data.preferences import PROPERTIES
 from pippin.data.prompts import Prompt, write_prompts
 from pippin.data.tokenizer import Tokenizer
 from pippin.errors import UserError
 from pippin.files import read_json
-from pippin.interop.load import load_model
-from pippin.interop.reward import save_reward
-from pippin.model.reward import RewardModel
 from pippin.pipeline import Context, Stage
 from pippin.stages.committee import score_responses
 from pippin.stages.picked import Picked
@@ -32,21 +27,6 @@ MEMBERS: dict[str, Stage] = {"one": Begin(), "two": Begin(seed=1)}
 RIGHT = [WORDS[(i // 2 + i % 2) % len(WORDS)] for i in range(16)]
 
 Row = tuple[str, str, int, str, bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judge(Stage):
-    """A reward model nobody trained; its reward is a function of the text all the same."""
-
-    vocab_size: int = 320
-    broken: bool = False
-
-    def run(self, ctx: Context) -> None:
-        Begin(vocab_size=self.vocab_size).run(ctx)
-        reward = RewardModel(load_model(ctx.dir / "model", torch.float32), PROPERTIES)
-        if self.broken:
-            torch.nn.init.constant_(reward.score.weight, float("nan"))
-        save_reward(reward, ctx.out("reward"), ctx.dir / "tokenizer")
 
 
 def pick(place: Path, rows: list[Row], given: Given = GIVEN, **fields: Any) -> Path:
