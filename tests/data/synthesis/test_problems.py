@@ -171,11 +171,15 @@ def deeper_question(problem: Problem) -> str:
 def test_other_words_keep_numbers_and_answer() -> None:
     for family in FAMILIES:
         problem = draw_problem(family, Draw(family.name))
-        other = rephrased(problem, Draw(family.name, 2))
-        assert other.text != problem.text
-        assert (other.answer, other.numbers, other.words) == (problem.answer, problem.numbers, problem.words)
+        others = [rephrased(problem, number) for number in range(3)]
+        assert others[2] is None, "three wordings: its own and two more"
+        assert len({problem.text, *(other.text for other in others if other)}) == 3
+        for other in filter(None, others):
+            assert (other.answer, other.numbers, other.words) == (problem.answer, problem.numbers, problem.words)
         back = turned_round(problem, Draw(3))
-        assert back is not None and rephrased(back, Draw(4)).answer == back.answer
+        assert back is not None
+        again = rephrased(back, 0)
+        assert again is not None and again.answer == back.answer and again.text != back.text
 
 
 def test_draws_depend_on_the_key_alone() -> None:

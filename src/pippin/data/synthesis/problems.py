@@ -216,10 +216,10 @@ def draw_problem(family: Family, draw: Draw) -> Problem:
     raise ValueError(f"{family.name}: no numbers in these ranges give whole values")
 
 
-def rephrased(problem: Problem, draw: Draw) -> Problem:
-    """The same problem in another of its family's wordings."""
-    others = [number for number in range(len(problem.family.wordings)) if number != problem.wording]
-    return replace(problem, wording=draw.pick(others))
+def rephrased(problem: Problem, number: int) -> Problem | None:
+    """The same problem in another of its family's wordings, the `number`-th from its own; None if there are fewer."""
+    wordings = len(problem.family.wordings)
+    return replace(problem, wording=(problem.wording + 1 + number) % wordings) if number < wordings - 1 else None
 
 
 def turned_round(problem: Problem, draw: Draw) -> Problem | None:
