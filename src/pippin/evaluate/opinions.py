@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from pippin.data.judging import shown
@@ -185,22 +185,18 @@ class JudgeGrader:
     Args:
         writer: the model.
         max_tokens: of a judgement.
-        progress: called with the number of contests judged.
     """
 
     free = False
 
-    def __init__(
-        self, writer: Writer, max_tokens: int = JUDGE_TOKENS, progress: Callable[[int], None] = lambda n: None
-    ) -> None:
+    def __init__(self, writer: Writer, max_tokens: int = JUDGE_TOKENS) -> None:
         self.name = f"judge {writer.name}"
-        self._writer, self._max_tokens, self._progress = writer, max_tokens, progress
+        self._writer, self._max_tokens = writer, max_tokens
 
     def compare(self, contests: Sequence[Contest]) -> list[Opinion | str]:
         """As `Grader.compare`."""
         asked = [question for c in contests for question in (judge_prompt(c), judge_prompt(c._replace(a=c.b, b=c.a)))]
         said = [texts[0] for texts in self._writer.write(asked, max_tokens=self._max_tokens, temperature=0.0)]
-        self._progress(len(contests))
         return [
             self._one(read_verdict(one), read_verdict(other)) for one, other in zip(said[::2], said[1::2], strict=True)
         ]

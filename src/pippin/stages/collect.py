@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pippin import files
 from pippin.data.preferences import LEVELS
@@ -18,15 +18,26 @@ from pippin.data.records import fraction_of
 from pippin.data.responses import Response
 from pippin.errors import UserError
 from pippin.evaluate.opinions import Contest, Grader, JudgeGrader, Opinion, RewardGrader, RuleGrader
+from pippin.evaluate.vote_page import render
+from pippin.evaluate.votes import read_votes, shown_pairs
 from pippin.pipeline import Context, Cost, Stage, digest_tree
-from pippin.stages.committee import answered, rewards_of, verdicts_of
+from pippin.stages.committee import Answered, answered, rewards_of, verdicts_of
 from pippin.stages.preference import PREFERENCES
 from pippin.stages.responses import Responses
 from pippin.stages.writing import WritingStage
 from pippin.training.losses import SOFT_LABELS
 
 GRADERS = ("rule", "reward", "judge", "people")
-AT_ONCE = 256  # prompts whose pairs are in memory
+FREE_AT_ONCE, ASKED_AT_ONCE = 256, 8  # prompts between two moves of the bar
+
+
+class Collected(NamedTuple):
+    """Lines of preferences, why there is no opinion of a pair and how often, the pairs looked at, and who looked."""
+
+    pairs: list[dict[str, Any]]
+    none: Counter[str]
+    looked: int
+    by: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,19 +101,10 @@ class CollectPreferences(WritingStage):
         asked = sum(len(self._contests(*row, everything=False)) for row in rows)
         if not asked:
             raise UserError(f"{ctx.name}: no prompt has two different responses; take more samples or members")
-        found: list[dict[str, Any]] = []
-        none: Counter[str] = Counter()
-        looked = 0
-        with ctx.track(asked, ctx.name) as bar:
-            grader = self._grader(ctx, rows, asked)
-            for start in range(0, len(rows), AT_ONCE):
-                some = rows[start : start + AT_ONCE]
-                contests = [c for row in some for c in self._contests(*row, everything=grader.free)]
-                opinions = grader.compare(contests)
-                looked += len(contests)
-                none.update(opinion for opinion in opinions if isinstance(opinion, str))
-                found += self._pairs(contests, opinions, grader.name)
-                bar.advance(sum(len(self._contests(*row, everything=False)) for row in some))
+        if self.grader == "people":
+            found, none, looked, by = self._by_people(ctx, rows)
+        else:
+            found, none, looked, by = self._by_grader(ctx, rows, asked)
         if not found:
             raise UserError(
                 f"{ctx.name}: none of {looked} pairs is left ({_told(none)}); take more samples, or another grader"
@@ -112,11 +114,51 @@ class CollectPreferences(WritingStage):
         levels = Counter(str(pair["level"]) for pair in found)
         ctx.say(f"{len(found)} pairs of {looked} looked at; no opinion: {_told(none) or 'never'}")
         ctx.result(
-            pairs=len(found), looked=looked, by=grader.name, none=dict(none),
+            pairs=len(found), looked=looked, by=by, none=dict(none),
             levels={level: levels[level] for level in (*LEVELS, "None") if levels[level]},
         )  # fmt: skip
 
-    def _grader(self, ctx: Context, rows: Sequence[tuple[Prompt, list[Response]]], asked: int) -> Grader:
+    def _by_grader(self, ctx: Context, rows: Sequence[Answered], asked: int) -> Collected:
+        found: list[dict[str, Any]] = []
+        none: Counter[str] = Counter()
+        looked = 0
+        grader = self._grader(ctx, rows, asked)
+        at_once = FREE_AT_ONCE if grader.free else ASKED_AT_ONCE
+        with ctx.track(asked, ctx.name) as bar:
+            for start in range(0, len(rows), at_once):
+                some = rows[start : start + at_once]
+                contests = [c for row in some for c in self._contests(*row, everything=grader.free)]
+                opinions = grader.compare(contests)
+                looked += len(contests)
+                none.update(opinion for opinion in opinions if isinstance(opinion, str))
+                found += self._pairs(contests, opinions, grader.name)
+                bar.advance(sum(len(self._contests(*row, everything=False)) for row in some))
+        return Collected(found, none, looked, grader.name)
+
+    def _by_people(self, ctx: Context, rows: Sequence[Answered]) -> Collected:
+        """Lines of the votes, one for each voter of a pair; without votes what voters need, and the way on."""
+        contests = [c for row in rows for c in self._contests(*row, everything=False)]
+        pairs = shown_pairs(contests)
+        files.write_json(ctx.out("people") / "pairs.json", pairs)
+        page = ctx.out("people") / "vote.html"
+        files.write_text(page, render(f"{ctx.recipe} {ctx.name}".strip(), pairs))
+        if not self.votes:
+            raise UserError(
+                f"{ctx.name}: {len(contests)} pairs wait for people: open {page} in a browser, save the votes, set "
+                f"votes of this stage to that file and run again"
+            )
+        votes = read_votes(Path(self.votes).expanduser(), contests)
+        none = Counter(vote.opinion for vote in votes if isinstance(vote.opinion, str))
+        if unseen := len(contests) - len({vote.contest for vote in votes}):
+            none["nobody voted"] = unseen
+        found = [
+            self._line(contests[vote.contest], vote.opinion, vote.by)
+            for vote in sorted(votes, key=lambda vote: vote.contest)
+            if isinstance(vote.opinion, Opinion)
+        ]
+        return Collected(found, none, len(contests), f"people: {', '.join(sorted({vote.by for vote in votes}))}")
+
+    def _grader(self, ctx: Context, rows: Sequence[Answered], asked: int) -> Grader:
         if self.grader == "rule":
             return RuleGrader(verdicts_of(ctx, rows), self.shorter)
         if self.grader == "reward":

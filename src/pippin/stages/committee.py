@@ -22,6 +22,7 @@ from pippin.stages.prompts import prompts_of
 from pippin.stages.responses import Responses
 from pippin.training.rewards import reward_responses
 
+Answered = tuple[Prompt, list[Response]]
 REWARDED = 256  # responses between two moves of the bar
 
 
@@ -54,7 +55,7 @@ def score_responses(
     return found
 
 
-def answered(ctx: Context, prompts: Stage, responses: Responses) -> list[tuple[Prompt, list[Response]]]:
+def answered(ctx: Context, prompts: Stage, responses: Responses) -> list[Answered]:
     """The prompts that were answered, in their order, each with its responses in the committee's order.
 
     Raises:
@@ -68,7 +69,7 @@ def answered(ctx: Context, prompts: Stage, responses: Responses) -> list[tuple[P
     return [(known[id], found[id]) for id in known if id in found]
 
 
-def verdicts_of(ctx: Context, rows: Sequence[tuple[Prompt, list[Response]]]) -> dict[Key, Verdict]:
+def verdicts_of(ctx: Context, rows: Sequence[Answered]) -> dict[Key, Verdict]:
     """The verdict of each prompt's verifier on each of its responses; the same text is checked once.
 
     Raises:
@@ -87,9 +88,7 @@ def verdicts_of(ctx: Context, rows: Sequence[tuple[Prompt, list[Response]]]) -> 
     return found
 
 
-def rewards_of(
-    ctx: Context, reward: Stage, responses: Responses, rows: Sequence[tuple[Prompt, list[Response]]]
-) -> dict[Key, float]:
+def rewards_of(ctx: Context, reward: Stage, responses: Responses, rows: Sequence[Answered]) -> dict[Key, float]:
     """The reward of each response by a stage's reward model.
 
     Raises:
