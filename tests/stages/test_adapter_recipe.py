@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import tokenizers
 from tests.running import command, directory, one_line_error, record
 
 from pippin import files
@@ -70,13 +74,32 @@ def test_nothing_big_is_copied_and_the_next_command_works(finished: Path, made: 
     assert spoken.code == 0, spoken
 
 
-def test_a_dense_directory_will_do(finished: Path, chats: Path, tmp_path: Path) -> None:
-    model = directory(finished, "sft") / "model"
+def test_a_dense_directory_and_other_layouts_will_do(finished: Path, tmp_path: Path) -> None:
+    model, data = directory(finished, "sft") / "model", tmp_path / "chats.parquet"
+    call = '{"name": "add", "arguments": {"of": "{a}{b}"}}'
+    sharegpt: list[dict[str, object]] = [
+        {
+            "conversations": [
+                {"from": "human", "value": f"Add {a} {b}."},
+                {"from": "function_call", "value": call.replace("{a}", str(a)).replace("{b}", str(b))},
+                {"from": "observation", "value": str(a + b)},
+                {"from": "gpt", "value": f"{a + b}"},
+            ],
+            "tools": '[{"name": "add"}]',
+        }
+        for a in range(5)
+        for b in range(5)
+    ]
+    alpaca: list[dict[str, object]] = [{"instruction": "Say it.", "input": str(n), "output": str(n)} for n in range(20)]
+    empty: dict[str, object] = dict.fromkeys([*sharegpt[0], *alpaca[0]])  # a Parquet row has every column
+    pq.write_table(pa.Table.from_pylist([empty | row for row in (*sharegpt, *alpaca)]), data)
+    short = [part.replace("seq_len=64", "seq_len=256") for part in SHORT]
     outcome = command(
-        "run", "adapter", "adapter", f"model={model}", f"data={chats}", "rank=2", *SHORT, "--runs", tmp_path
+        "run", "adapter", "adapter", f"model={model}", f"data={data}", "rank=2", *short, "--runs", tmp_path
     )
     assert outcome.code == 0, outcome
     assert "initial" not in record(tmp_path, "adapter")["results"]
+    assert sum(record(tmp_path, "chats")["results"]["conversations"].values()) == 45
 
 
 def test_mistakes_are_one_line(finished: Path, chats: Path, tmp_path: Path) -> None:
@@ -95,13 +118,22 @@ def test_mistakes_are_one_line(finished: Path, chats: Path, tmp_path: Path) -> N
     )
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text('{"messages": [{"role": "user", "content": "a"}]}\n')
-    assert f"{wrong}:1: messages[0].role" in mistake(f"model={sft}", f"data={wrong}")
+    assert f"{wrong}:1: messages: the last message is of user" in mistake(f"model={sft}", f"data={wrong}")
+    wrong.write_text('{"messages": [{"role": "robot", "content": "a"}]}\n')
+    assert f"{wrong}:1: messages[0].role: value 'robot': must be one of system, user, assistant, tool" in mistake(
+        f"model={sft}", f"data={wrong}"
+    )
+    model = Path(shutil.copytree(sft / "model", tmp_path / "model"))
+    (model / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    assert "its chat template has no generation part" in mistake(f"model={model}", f"data={chats}")
+    tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0}, [])).save(str(model / "tokenizer.json"))
+    assert "chat templates of other makers are not read, and this one has no generation part" in mistake(
+        f"model={model}", f"data={chats}"
+    )
     assert not list(tmp_path.glob("adapter-*/adapter/*"))
 
 
 def test_a_changed_model_is_another_stage(finished: Path, chats: Path, tmp_path: Path) -> None:
-    import shutil
-
     model = Path(shutil.copytree(directory(finished, "sft") / "model", tmp_path / "model"))
     settings = ("show", "adapter", "--json", f"model={model}", f"data={chats}", "--runs", tmp_path / "runs")
     before = json.loads(command(*settings).out)["stages"]
