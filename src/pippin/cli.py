@@ -278,7 +278,7 @@ def eval_(
     grade: Annotated[
         Literal["gsm8k", "math", "ifeval", "code", "tools"], typer.Option("--grade", help="What the answers are to.")
     ],
-    responses: Annotated[Path, typer.Option("--responses", help="JSONL with the benchmark's fields and the answers.")],
+    responses: Annotated[Path, typer.Option("--responses", help="Rows with the benchmark's fields and the answers.")],
     out: Annotated[Path | None, typer.Option("--json", help="Write the verdicts to this file.")] = None,
 ) -> None:
     """Grade answers of any model: mathematics, instructions, code in the sandbox, tool calls."""

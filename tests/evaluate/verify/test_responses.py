@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -58,6 +59,13 @@ def test_ifeval_lists_every_instruction(tmp_path: Path, capsys: pytest.CaptureFi
     assert "loose: prompts 1.0000, instructions 1.0000" in said
 
 
+def test_a_json_list_behind_gzip_is_the_same(tmp_path: Path) -> None:
+    path, out = tmp_path / "responses.json.gz", tmp_path / "out.json"
+    path.write_bytes(gzip.compress(json.dumps([GSM8K, GSM8K | {"response": "17"}], indent=1).encode()))
+    grade_file("gsm8k", path, out)
+    assert json.loads(out.read_text(encoding="utf-8"))["accuracy"] == 0.5
+
+
 def test_math(tmp_path: Path) -> None:
     pytest.importorskip("math_verify", reason="needs pippin[eval]")
     rows = [{"problem": "?", "solution": r"So \boxed{\frac12}.", "response": "$0.5$"}, {"answer": "2", "response": "3"}]
@@ -84,7 +92,7 @@ def test_tools(tmp_path: Path) -> None:
         ("tools", TOOL | {"ground_truth": [{"news": {"about": "Oslo"}}]}, "about: 'Oslo' is str; expected a list"),
         ("tools", TOOL | {"ground_truth": [{}]}, "ground_truth: an empty object"),
         ("tools", {key: TOOL[key] for key in ("function", "ground_truth")}, "response: missing"),
-        ("gsm8k", [1], "one object a line"),
+        ("gsm8k", [1], "a list; an object is expected"),
     ],
 )
 def test_a_row_that_cannot_be_graded(tmp_path: Path, grade: Any, row: Any, said: str) -> None:
@@ -101,7 +109,7 @@ def test_a_row_that_cannot_be_graded(tmp_path: Path, grade: Any, row: Any, said:
 def test_a_damaged_or_empty_file_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "responses.jsonl"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match=r"not valid JSON|holds no response"):
+    with pytest.raises(UserError, match=r"not valid JSON|not UTF-8|holds no response"):
         grade_file("gsm8k", path, None)
 
 

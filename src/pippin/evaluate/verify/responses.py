@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
+from pippin.data.rows import read_rows
 from pippin.errors import UserError
 from pippin.evaluate.verify.ifeval import check_ifeval
 from pippin.evaluate.verify.maths import MathChecker, check_gsm8k
@@ -94,24 +94,16 @@ def grader(grade: Grade, stack: ExitStack) -> Callable[[Row], Verdict]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """The objects of a JSONL file with their line numbers from 1; blank lines are passed over."""
-    if not path.is_file():
-        raise UserError(f"--responses {path}: no such file")
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}:{number}: not valid JSON ({error}); one object a line is expected") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a {type(row).__name__}; one object a line is expected")
-            yield number, row
+    """The objects of a file of responses with their numbers from 1."""
+    for number, row in read_rows(path, "responses"):
+        if not isinstance(row, dict):
+            problem = str(row) if isinstance(row, ValueError) else f"a {type(row).__name__}; an object is expected"
+            raise UserError(f"{path}:{number}: {problem}")
+        yield number, row
 
 
 def verdicts(grade: Grade, path: Path) -> Iterator[Verdict]:
-    """The verdict on each response of a JSONL file, in its order. Fields: docs/verify.md.
+    """The verdict on each response of a file, in its order (see `data.rows`). Fields: docs/verify.md.
 
     Raises:
         UserError: the file, the line and the field that cannot be graded, or a missing dependency.
