@@ -123,6 +123,11 @@ def test_a_group_with_an_empty_text_is_asked_again(tmp_path: Path) -> None:
     again = Counting()
     assert KeptWriter(again, path, group=4).write(questions, max_tokens=5)[5][0].startswith("5/")
     assert again.asked == ["4", "5", "6", "7"]
+    path.unlink()
+    for _ in range(2):
+        silent = Counting(lambda text: True)
+        assert KeptWriter(silent, path, group=4, keep_empty=True).write(questions, max_tokens=5) == [[""]] * 8
+    assert silent.asked == []
 
 
 def test_the_limit_ends_it_and_a_higher_one_goes_on(tmp_path: Path) -> None:

@@ -97,8 +97,7 @@ class EndpointWriter:
 class KeptWriter:
     """A writer whose finished calls are kept in a file: asked the same again, also after a kill, it reads them.
 
-    What is asked goes to the writer in groups of fixed content, so samples do not depend on what was kept. A group with
-    an empty text is not kept.
+    What is asked goes to the writer in groups of fixed content, so samples do not depend on what was kept.
 
     Args:
         writer: who writes.
@@ -106,6 +105,7 @@ class KeptWriter:
         group: conversations in one; a kill loses at most one group of calls.
         max_calls: the most that may be asked of the writer in all, what the file holds included; None: no limit.
         progress: called with the number of calls done since the last call, kept ones included.
+        keep_empty: whether a group with an empty text is kept; not where a text may be empty for want of an answer.
 
     Raises:
         UserError: the file is damaged before its last line; from `write`: the next group would go over the limit.
@@ -113,13 +113,13 @@ class KeptWriter:
 
     def __init__(
         self, writer: Writer, path: str | Path, group: int = 16, max_calls: int | None = None,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None = None, keep_empty: bool = False,
     ) -> None:  # fmt: skip
         if group < 1:
             raise UserError(f"group: value {group}: must be at least 1")
         self.name, self.calls, self.kept = writer.name, 0, 0
         self._writer, self._path, self._group = writer, Path(path), group
-        self._max_calls, self._progress = max_calls, progress
+        self._max_calls, self._progress, self._keep_empty = max_calls, progress, keep_empty
         self._known = _read(self._path) if self._path.exists() else {}
         self.before = sum(len(row) for texts in self._known.values() for row in texts)
 
@@ -147,7 +147,7 @@ class KeptWriter:
                     )
                 found = self._writer.write(group, **settings)
                 self.calls += n * len(group)
-                if all(text for row in found for text in row):
+                if self._keep_empty or all(text for row in found for text in row):
                     self._keep(key, found)
             texts += found
             if self._progress is not None:

@@ -83,6 +83,6 @@ class WritingStage(Stage):
             assert self.writer is not None
             directory = ctx.artifact(self.writer, "model")
             model = ModelWriter(load_model(directory), Tokenizer.load(directory), ctx.label(self.writer))
-            kept = KeptWriter(model, path, GROUP, self.max_calls, progress)
+            kept = KeptWriter(model, path, GROUP, self.max_calls, progress, keep_empty=True)
         ctx.say(f"{kept.name}: at most {calls:,} calls, {kept.before:,} of them kept; max_calls is {self.max_calls:,}")
         return kept
