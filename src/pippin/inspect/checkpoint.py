@@ -14,18 +14,13 @@ import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from torch import Tensor
 
 from pippin import files
 from pippin.errors import UserError
 from pippin.interop.hf import save_hf
-from pippin.model.config import ModelConfig, RopeScaling
-from pippin.model.transformer import Transformer
 from pippin.training import checkpoint_files as stored
-from pippin.training.checkpoint_files import Damaged, Manifest, Piece
-
-_TYPES = {name: dtype for dtype, name in stored.DTYPES.items()}
-_PARAMETER = "parameter."
+from pippin.training.checkpoint_files import Damaged, Manifest
+from pippin.training.checkpoint_model import plain, read_tensor, step_model, whole_manifest
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ def inspect_checkpoint(
             files.write_json(as_json, [_as_json(step) for step in checked])
             print(f"written: {as_json}")
         if bad := [step for step in checked if step.damage]:
-            first = f"{bad[0].directory}: {_plain(bad[0].damage)}"
+            first = f"{bad[0].directory}: {plain(bad[0].damage)}"
             raise UserError(f"{first}; {len(bad)} of {len(checked)} steps are damaged, training would not use them")
 
 
@@ -111,29 +106,11 @@ def _verified(step: Step, digests: bool) -> Step:
     return step
 
 
-def _whole(step: Step) -> Manifest:
-    """The manifest of a step whose every digest is right."""
-    checked = _verified(step, digests=True)
-    if checked.manifest is None or checked.damage:
-        raise UserError(f"{step.directory}: {_plain(checked.damage)}; the step is damaged, use another")
-    return checked.manifest
-
-
-def _tensor(directory: Path, manifest: Manifest, name: str) -> Tensor:
-    dtype, shape = manifest.tensors[name]
-    found = torch.empty(shape, dtype=_TYPES[dtype])
-    try:
-        stored.read_pieces(directory, manifest, [(Piece(name, (0,) * len(shape), shape), found)])
-    except Damaged as error:
-        raise UserError(f"{directory}: {error}") from None
-    return found
-
-
 def _list(steps: list[Step], verified: bool, console: Console) -> None:
     table = Table("step", "written", "processes", "tensors", "size", "state", box=None, pad_edge=False)
     for step in steps:
         if step.manifest is None:
-            table.add_row(step.directory.name, "", "", "", "", escape(_plain(step.damage)))
+            table.add_row(step.directory.name, "", "", "", "", escape(plain(step.damage)))
             continue
         written = datetime.fromtimestamp((step.directory / stored.MANIFEST).stat().st_mtime, UTC)
         table.add_row(
@@ -142,7 +119,7 @@ def _list(steps: list[Step], verified: bool, console: Console) -> None:
             str(step.manifest.world_size),
             f"{len(step.manifest.tensors):,}",
             _size(sum(shard.bytes for shard in step.manifest.shards.values())),
-            escape(_plain(step.damage)) or ("every digest is right" if verified else "sizes are right"),
+            escape(plain(step.damage)) or ("every digest is right" if verified else "sizes are right"),
         )
     console.print(table)
     newest = next((step.manifest for step in reversed(steps) if step.manifest is not None), None)
@@ -150,7 +127,7 @@ def _list(steps: list[Step], verified: bool, console: Console) -> None:
         return
     console.print()
     for key, value in newest.meta.items():
-        console.print(f"{_plain(key)}: {_plain(str(value))}", markup=False, soft_wrap=True)
+        console.print(f"{plain(key)}: {plain(str(value))}", markup=False, soft_wrap=True)
     pieces: dict[str, int] = {}
     for shard in newest.shards.values():
         for name in shard.pieces:
@@ -167,9 +144,9 @@ def _list(steps: list[Step], verified: bool, console: Console) -> None:
     tensors = Table("tensor", "type", "shape", "pieces", "kept for it", box=None, pad_edge=False)
     for (name, dtype, extent, count), kinds in lines.items():
         kept = ", ".join([*kinds, *scalars.pop(name, [])])
-        tensors.add_row(*(escape(_plain(part)) for part in (name, dtype, extent, str(count), kept)))
+        tensors.add_row(*(escape(plain(part)) for part in (name, dtype, extent, str(count), kept)))
     for name, kinds in scalars.items():
-        tensors.add_row(escape(_plain(name)), "", "scalar", "1", escape(_plain(", ".join(kinds))))
+        tensors.add_row(escape(plain(name)), "", "scalar", "1", escape(plain(", ".join(kinds))))
     console.print()
     console.print(tensors)
 
@@ -204,11 +181,11 @@ def differences(one: Step, other: Step) -> Iterator[Difference]:
     Raises:
         UserError: a step is damaged.
     """
-    first, second = _whole(one), _whole(other)
+    first, second = whole_manifest(one.directory), whole_manifest(other.directory)
     for name in first.tensors.keys() & second.tensors.keys():
         if first.tensors[name].shape == second.tensors[name].shape:
-            a = _tensor(one.directory, first, name).double()
-            b = _tensor(other.directory, second, name).double()
+            a = read_tensor(one.directory, first, name).double()
+            b = read_tensor(other.directory, second, name).double()
             # NaN in both is no difference.
             gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, a - b)
             if not gap.numel():
@@ -228,50 +205,33 @@ def _show_difference(one: Step, other: Step, console: Console) -> None:
     for key in sorted({*first.meta, *second.meta}):
         if first.meta.get(key) != second.meta.get(key):
             values = f"{first.meta.get(key)} and {second.meta.get(key)}"
-            console.print(f"{_plain(key)}: {_plain(values)}", markup=False, soft_wrap=True)
+            console.print(f"{plain(key)}: {plain(values)}", markup=False, soft_wrap=True)
     table = Table("tensor", "largest difference", "relative", "elements", box=None, pad_edge=False)
     for each in found:
         if each.share:
             numbers = f"{each.largest:.3g}", f"{each.relative:.3g}", f"{each.share:.1%}"
-            table.add_row(escape(_plain(each.name)), *numbers)
+            table.add_row(escape(plain(each.name)), *numbers)
     if table.row_count:
         console.print(table)
     console.print(f"{len(found) - table.row_count} of {len(found)} tensors are equal to the last bit")
     compared = {each.name for each in found}
     if alone := sorted({*first.tensors, *second.tensors} - compared):
-        console.print(f"in one only, or of another shape: {_plain(', '.join(alone))}", markup=False, soft_wrap=True)
+        console.print(f"in one only, or of another shape: {plain(', '.join(alone))}", markup=False, soft_wrap=True)
 
 
 def _merge(step: Step, out: Path, console: Console) -> None:
     """Write the model of a step as a Hugging Face directory."""
-    manifest = _whole(step)
+    model = step_model(step.directory)
+    assert step.manifest is not None
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is there and not empty; name a new directory")
-    try:
-        ((prefix, values),) = manifest.meta["models"].items()
-        config = ModelConfig(**values | {"rope_scaling": _scaling(values.get("rope_scaling"))})
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise UserError(f"{step.directory}: says nothing of one model; only a language model's can be merged") from None
-    with torch.device("meta"):
-        model = Transformer(config)
-    begin = _PARAMETER + (f"{prefix}." if prefix else "")
-    names = [name for name, _ in model.named_parameters()]
-    if missing := [name for name in names if begin + name not in manifest.tensors]:
-        raise UserError(
-            f"{step.directory}: {len(missing)} of the model's {len(names)} parameters are not in it ({missing[0]}): "
-            "it is of an adapter or of another part that is trained alone, and cannot be merged"
-        )
-    state = {name: _tensor(step.directory, manifest, begin + name) for name in names}
-    model.load_state_dict(state, assign=True)
     tokenizer = _tokenizer(step.directory)
     save_hf(model, out, tokenizer)
-    console.print(f"written: {out} ({_size(4 * config.n_params().total)}, step {manifest.step:,})", soft_wrap=True)
+    console.print(
+        f"written: {out} ({_size(4 * model.config.n_params().total)}, step {step.manifest.step:,})", soft_wrap=True
+    )
     if tokenizer is None:
         console.print("no tokenizer was found beside the run; copy its files into the directory", soft_wrap=True)
-
-
-def _scaling(values: dict[str, Any] | None) -> RopeScaling | None:
-    return None if values is None else RopeScaling(**values)
 
 
 def _tokenizer(step: Path) -> Path | None:
@@ -295,8 +255,3 @@ def _size(n_bytes: int) -> str:
         if n_bytes >= size:
             return f"{n_bytes / size:.1f} {unit}"
     return f"{n_bytes} B"
-
-
-def _plain(text: str) -> str:
-    """Names come from a file: nothing of them commands the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
