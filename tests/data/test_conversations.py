@@ -59,9 +59,9 @@ def called(*calls: object, **others: object) -> dict[str, object]:
     [
         ("{", "not valid JSON"),
         ("[]", r"'\[\]': fit no known layout; known: messages \(OpenAI\); conversations \(ShareGPT\); instruction and"),
-        ({"text": "Hello", "label": 1}, "fields text, label: fit no known layout; known: messages"),
-        ({"instruction": "Hello"}, "fields instruction: fit no known layout"),
-        (GOOD | ALPACA, "fields messages, instruction, input, output: fit several layouts; known: messages"),
+        ({"text": "Hello", "label": 1}, "fields 'text, label': fit no known layout; known: messages"),
+        ({"instruction": "Hello"}, "fields 'instruction': fit no known layout"),
+        (GOOD | ALPACA, "fields 'messages, instruction, input, output': fit several layouts; known: messages"),
         ({"messages": []}, r"messages: value '\[\]': must be a list of messages, not empty"),
         ({"messages": ["Hello"]}, r"messages\[0\]: value 'Hello': must be an object"),
         (
@@ -207,7 +207,7 @@ def test_published_conversations(test_data: Path, tmp_path: Path) -> None:
     alpaca, repeated = read_conversations(write(tmp_path / "alpaca.jsonl", *asked), 0.1)
     assert (len(alpaca), repeated) == (175, 0)
     assert all(len(record["messages"]) == 2 for record in alpaca)
-    with pytest.raises(UserError, match=r"seed_tasks.jsonl:1: fields id, name, .* fit no known layout"):
+    with pytest.raises(UserError, match=r"seed_tasks.jsonl:1: fields 'id, name, .*': fit no known layout"):
         read_conversations(test_data / "instruct" / "self_instruct_seed_tasks.jsonl", 0.1)
 
 

@@ -160,7 +160,7 @@ def test_functions_are_in_the_prompt(tmp_path: Path) -> None:
         ({"prompt": "?", "completions": [{"response": "a"}]}, r"completions\[0\]: no annotations with a Rating"),
         (
             {"prompt": "?", "completions": [rated("a", "high")]},
-            r"completions\[0\].annotations.instruction_following.Rati",
+            r"completions\[0\].annotations\['instruction_following'\].Rati",
         ),
         (
             {"prompt": "?", "completions": [rated("a", overall_score=11)]},

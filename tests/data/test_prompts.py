@@ -113,7 +113,7 @@ def test_published_benchmarks(test_data: Path) -> None:
         ("3", "value '3': must be an object"),
         (
             {"prompt": "What?", "chosen": 1},
-            "fields prompt, chosen: fit no known layout; known: messages; question, ans",
+            "fields 'prompt, chosen': fit no known layout; known: messages; question, ans",
         ),
         (row(messages=[]), r"messages: value '\[\]': must be a list of messages, not empty"),
         (row(tools=[{}]), r"tools\[0\]: value '{}': must be a function"),
@@ -127,6 +127,7 @@ def test_published_benchmarks(test_data: Path) -> None:
         (row(messages=[{"role": "assistant", "content": "a"}]), "messages: the last message is of assistant"),
         (row(split="test"), "split: value 'test': must be train or heldout"),
         (row(id=3), "id: value '3': must be text"),
+        (row(id="a\nb"), r"id: value 'a\\nb': must be one line of printable text"),
         (row(9, id="twice"), "id: value 'twice': line 1 has it, too"),
         (row(1, split="heldout"), "split: value 'heldout': line 1 has the same messages as 'train'"),
         (row(verifier="exact"), "verifier: value 'exact': must be an object"),

@@ -87,7 +87,7 @@ def _messages(value: Any) -> list[Message]:
     ]
     if len(layouts) != 1:
         known = "; ".join(f"{' and '.join(fields)} ({layout})" for layout, fields in LAYOUTS.items())
-        there = f"fields {', '.join(map(str, value))[:60]}" if isinstance(value, Mapping) else f"{str(value)[:40]!r}"
+        there = f"fields {', '.join(value)[:60]!r}" if isinstance(value, Mapping) else f"{str(value)[:40]!r}"
         which = "fit several layouts" if layouts else "fit no known layout"
         raise ValueError(f"{there}: {which}; known: {known}")
     if layouts == ["Alpaca"]:

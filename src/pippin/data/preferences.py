@@ -210,7 +210,7 @@ def _completion(value: Any, field: str) -> tuple[str, float, dict[str, int]]:
     for aspect, note in (annotations if isinstance(annotations, Mapping) else {}).items():
         rating = note.get("Rating") if isinstance(note, Mapping) else None
         if rating is not None and rating != "N/A":
-            ratings[aspect] = _score(rating, f"{field}.annotations.{aspect}.Rating", 5)
+            ratings[aspect] = _score(rating, f"{field}.annotations[{aspect!r}].Rating", 5)
     grades = {name: _GRADE_OF[round(ratings[name]) - 1] for name in PROPERTIES if name in ratings}
     if ratings:
         return text, sum(ratings.values()) / len(ratings), grades

@@ -146,7 +146,7 @@ def _published(value: Mapping[str, Any]) -> tuple[list[Message], dict[str, Any]]
             verifier["answer"] = verifier.pop("solution")
         return [{"role": "user", "content": read_text(value[field], field)}], verifier
     known = "; ".join(f"{', '.join((field, *fields))} ({kind})" for kind, field, fields in _PUBLISHED)
-    raise ValueError(f"fields {', '.join(map(str, value))[:60]}: fit no known layout; known: messages; {known}")
+    raise ValueError(f"fields {', '.join(value)[:60]!r}: fit no known layout; known: messages; {known}")
 
 
 def _key(messages: list[Message]) -> str:
@@ -154,7 +154,10 @@ def _key(messages: list[Message]) -> str:
 
 
 def _name(value: Any, field: str, default: str) -> str:
-    return default if value is None else read_text(value, field)
+    name = default if value is None else read_text(value, field)
+    if not name.isprintable():
+        raise ValueError(f"{field}: value {name[:40]!r}: must be one line of printable text")
+    return name
 
 
 def _verifier(value: Any) -> dict[str, Any] | None:
