@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pippin.device.engine import Engine, Model
+from pippin.device.engine import Adapter, Engine, Model
 from pippin.errors import UserError
 from pippin.generate import generate_many
 from pippin.model.config import ModelConfig
 from pippin.model.transformer import Transformer
 from pippin.rollout import Rollout, rollouts, score
-from tests.device.models import SMALL, tokens, twin, write
+from tests.device.models import SMALL, add_adapter, tokens, twin, write
 
 CONFIG = ModelConfig(
     vocab_size=64, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=48, max_seq_len=120
@@ -186,6 +186,30 @@ def test_nothing_to_do(model: Transformer) -> None:
     assert score(model, [([5, 6], []), ([7], [8])])[0] == []
 
 
+def test_each_prompt_has_its_adapter() -> None:
+    """Members of a committee that share a base: each row as if it were alone, also after it was refilled."""
+    torch.manual_seed(0)
+    model = Transformer(CONFIG, torch.float32).requires_grad_(False)
+    for _, linear in model.linears():
+        linear.add_adapters(2, 3)
+        linear.requires_grad_(False).lora_B.normal_(std=0.5)
+    slots = [(-1, 0, 1)[n % 3] for n in range(len(RAGGED))]
+    settings = {**SETTINGS, "n_per_prompt": 2, "temperature": 1.0}
+    found = rollouts(model, RAGGED, batch_size=5, slots=slots, **settings)
+    of_each = {slot: rollouts(model, RAGGED, slots=[slot] * len(RAGGED), **settings) for slot in (-1, 0, 1)}
+    expected = [of_each[slots[number // 2]][number] for number in range(len(found))]
+    assert pairs(found) == pairs(expected)
+    assert len({str(pairs(each)) for each in of_each.values()}) == 3
+    assert pairs(of_each[-1]) == pairs(rollouts(model, RAGGED, **settings))
+    scored = score(model, pairs(found), slots=[slot for slot in slots for _ in range(2)], batch_size=4)
+    for r, values in zip(found, scored, strict=True):
+        assert r.log_probs == pytest.approx(values, abs=1e-5)
+    with pytest.raises(UserError, match="slots: 2: the model has 2 adapter slots"):
+        rollouts(model, RAGGED, slots=[2] * len(RAGGED), **settings)
+    with pytest.raises(UserError, match="slots: 1 of them for 8 prompts"):
+        rollouts(model, RAGGED, slots=[0], **settings)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -231,3 +255,16 @@ def test_the_engine_samples_and_records_too(packed: Path, temperature: float) ->
         assert pairs(found) == pairs(rollouts(torch_model, prompts, n_per_prompt=3, **settings))
     else:
         assert len({tuple(r.tokens) for r in found}) > 3
+
+
+def test_the_engine_has_adapters_too(packed: Path, tmp_path: Path) -> None:
+    engine = Engine(Model(packed), mode="exact", max_sequences=3, threads=1)
+    prompts, slots = [tokens(SMALL, n, seed=n) for n in (3, 17, 5)], [0, -1, 0]
+    twins = {-1: twin(packed), 0: twin(packed)}
+    engine.add_adapter(Adapter(engine.model, add_adapter(packed, tmp_path / "adapter", 4, 1, twins[0])))
+    found = rollouts(engine, prompts, max_tokens=12, stop_ids=(), temperature=0.7, slots=slots)
+    for r, slot in zip(found, slots, strict=True):
+        at = None if slot < 0 else [slot]
+        assert score(twins[slot], pairs([r]), temperature=0.7, slots=at)[0] == pytest.approx(r.log_probs, abs=1e-3)
+    without = score(twins[-1], pairs(found[:1]), temperature=0.7)[0]
+    assert without != pytest.approx(found[0].log_probs, abs=0.1)

@@ -7,7 +7,7 @@ wait for long ones. A prompt is read once for all its samples. The forward pass 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -54,6 +54,7 @@ def rollouts(
     top_p: float = 1.0,
     seed: int = 0,
     batch_size: int = 64,
+    slots: Sequence[int] | None = None,
 ) -> list[Rollout]:
     """Sample `n_per_prompt` answers to each prompt.
 
@@ -71,6 +72,7 @@ def rollouts(
         top_p: draw only from the most likely tokens that together hold this probability.
         seed: of the noise.
         batch_size: rows that run at the same time.
+        slots: adapter slot of each prompt (with the engine: what `add_adapter` gave), -1 for none; None: no adapters.
 
     Returns:
         The samples of prompt 0, then those of prompt 1 ...; sample s of prompt p has the number p * n_per_prompt + s.
@@ -83,16 +85,18 @@ def rollouts(
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size}: must be at least 1")
     check_request(model, prompts, max_tokens, temperature, 0, top_p)
+    _check_slots(model, slots, len(prompts))
     results = [Rollout(list(prompt)) for prompt in prompts for _ in range(n_per_prompt)]
     if not results:
         return []
     stops = set(stop_ids)
     if isinstance(model, Engine):
-        _by_engine(model, results, max_tokens, temperature, top_p, seed, stops)
+        adapters = None if slots is None else [slot for slot in slots for _ in range(n_per_prompt)]
+        _by_engine(model, results, max_tokens, temperature, top_p, seed, stops, adapters)
         return results
     sampling = Sampling(temperature, 0, top_p, seed)
-    batch = _Batch(model, results, n_per_prompt, max_tokens, min(batch_size, len(results)))
-    with torch.inference_mode(), unchanging(model):
+    batch = _Batch(model, results, n_per_prompt, max_tokens, min(batch_size, len(results)), slots)
+    with torch.inference_mode(), unchanging(model, adapters=slots is not None):
         while batch.refill():
             for number, token, log_prob in batch.step(sampling):
                 rollout = results[number]
@@ -111,6 +115,7 @@ def score(
     *,
     temperature: float = 1.0,
     batch_size: int = 16,
+    slots: Sequence[int] | None = None,
 ) -> list[list[float]]:
     """What `Rollout.log_probs` would be for given tokens, by full forward passes without a cache.
 
@@ -119,6 +124,7 @@ def score(
         sequences: prompt and answer, as token ids; the prompt is not empty.
         temperature: as in `rollouts`; 0 is taken as 1.
         batch_size: sequences at a time; of like length, padded on the right. The engine takes one at a time.
+        slots: as in `rollouts`, of each sequence.
 
     Returns:
         For each sequence the log-probability of each token of its answer.
@@ -133,19 +139,22 @@ def score(
         raise UserError(f"temperature: {temperature}: must be 0 (greedy) or positive")
     for number, (prompt, answer) in enumerate(sequences):
         _check_sequence(model, number, prompt, answer)
+    _check_slots(model, slots, len(sequences))
     out: list[list[float]] = [[] for _ in sequences]
     order = sorted((n for n, pair in enumerate(sequences) if pair[1]), key=lambda n: sum(map(len, sequences[n])))
     if isinstance(model, Engine):
         for number in order:
             prompt, answer = sequences[number]
-            logits_TV = torch.from_numpy(model.logits([*prompt, *answer][:-1], last=len(answer)))
+            adapter = None if slots is None or slots[number] < 0 else model.adapters[slots[number]]
+            logits_TV = torch.from_numpy(model.logits([*prompt, *answer][:-1], last=len(answer), adapter=adapter))
             out[number] = log_probs(logits_TV, torch.tensor(answer), temperature or 1.0).tolist()
         return out
     device = next(model.parameters()).device
     for begin in range(0, len(order), batch_size):
         numbers = order[begin : begin + batch_size]
         tokens_BT, segment_ids_BT = _padded([[*sequences[n][0], *sequences[n][1]][:-1] for n in numbers], device)
-        logits_BTV = cast(Tensor, model(tokens_BT, segment_ids_BT=segment_ids_BT))
+        slots_B = None if slots is None else torch.tensor([slots[n] for n in numbers], device=device)
+        logits_BTV = cast(Tensor, model(tokens_BT, segment_ids_BT=segment_ids_BT, slots_B=slots_B))
         for row, number in enumerate(numbers):
             prompt, answer = sequences[number]
             logits_TV = logits_BTV[row, len(prompt) - 1 :][: len(answer)]
@@ -167,6 +176,19 @@ def _check_sequence(model: Generator, number: int, prompt: Sequence[int], answer
         raise UserError(
             f"sequence {number}: has token ids outside 0..{config.vocab_size - 1}; was it the model's tokenizer?"
         )
+
+
+def _check_slots(model: Generator, slots: Sequence[int] | None, count: int) -> None:
+    if slots is None:
+        return
+    if len(slots) != count:
+        raise UserError(f"slots: {len(slots)} of them for {count} prompts; give each one, -1 for no adapter")
+    if isinstance(model, Engine):
+        room = len(model.adapters)
+    else:
+        room = max((0 if linear.lora_A is None else len(linear.lora_A) for _, linear in model.linears()), default=0)
+    if max(slots, default=-1) >= room:
+        raise UserError(f"slots: {max(slots)}: the model has {room} adapter slots, numbered from 0")
 
 
 def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -198,9 +220,10 @@ class _Batch:
     """
 
     def __init__(
-        self, model: Transformer, results: Sequence[Rollout], n_per_prompt: int, max_tokens: int, rows: int
-    ) -> None:
-        self.model, self.results, self.n_per_prompt = model, results, n_per_prompt
+        self, model: Transformer, results: Sequence[Rollout], n_per_prompt: int, max_tokens: int, rows: int,
+        slots: Sequence[int] | None,
+    ) -> None:  # fmt: skip
+        self.model, self.results, self.n_per_prompt, self.slots = model, results, n_per_prompt, slots
         self.device = next(model.parameters()).device
         self.waiting = deque(range(len(results)))
         self.rows = [_Row() for _ in range(rows)]
@@ -260,9 +283,18 @@ class _Batch:
         cache = KVCache(self.model.config, len(new), longest, self.model.compute_dtype, self.device)
         if longest:
             tokens_BT, segment_ids_BT = _padded(list(new.values()), self.device)
-            self.model(tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache, last_only=True, hidden_only=True)
+            self.model(
+                tokens_BT, segment_ids_BT=segment_ids_BT, cache=cache, slots_B=self._slots(new), last_only=True,
+                hidden_only=True,
+            )  # fmt: skip
         for row, (prompt, tokens) in enumerate(new.items()):
             self.read[prompt] = cache.k_LBKSH[:, row, :, : len(tokens)], cache.v_LBKSH[:, row, :, : len(tokens)]
+
+    def _slots(self, prompts: Iterable[int | None]) -> Tensor | None:
+        """Adapter slots of rows that hold these prompts, None for nobody's."""
+        if self.slots is None:
+            return None
+        return torch.tensor([-1 if n is None else self.slots[n] for n in prompts], device=self.device)
 
     def _move(self, by: int) -> None:
         """Move what the running rows hold by so many slots; what is before the first of them is forgotten."""
@@ -282,8 +314,11 @@ class _Batch:
         positions_B1 = None
         if not self.cache.plain:
             positions_B1 = torch.tensor([[row.position] for row in self.rows], device=self.device)
-        logits_B1V = cast(Tensor, self.model(tokens_B1, positions_BT=positions_B1, cache=self.cache, last_only=True))
-        logits_BV = logits_B1V[:, -1]
+        slots_B = self._slots(None if row.number is None else row.number // self.n_per_prompt for row in self.rows)
+        logits_B1V = self.model(
+            tokens_B1, positions_BT=positions_B1, cache=self.cache, slots_B=slots_B, last_only=True
+        )  # fmt: skip
+        logits_BV = cast(Tensor, logits_B1V)[:, -1]
         numbers, drawn = [row.number or 0 for row in self.rows], [row.drawn for row in self.rows]
         chosen_B, log_probs_B = sampling.choose(logits_BV, numbers, drawn)
         out = []
@@ -296,13 +331,13 @@ class _Batch:
 
 def _by_engine(
     engine: Engine, results: Sequence[Rollout], max_tokens: int, temperature: float, top_p: float, seed: int,
-    stops: Collection[int],
+    stops: Collection[int], slots: Sequence[int] | None,
 ) -> None:  # fmt: skip
-    """Fill `results` with what the engine draws."""
+    """Fill `results` with what the engine draws; `slots` has the adapter of each."""
     running = {
         engine.submit(
             rollout.prompt, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=derive(seed, number),
-            stop_ids=stops,
+            stop_ids=stops, adapter=None if slots is None or slots[number] < 0 else engine.adapters[slots[number]],
         ): rollout
         for number, rollout in enumerate(results)
     }  # fmt: skip
@@ -318,6 +353,7 @@ def _by_engine(
                 rollout.stopped = event.finish == "stop_id"
                 del running[event.request]
     if temperature not in (0, 1):
-        scored = score(engine, [(rollout.prompt, rollout.tokens) for rollout in results], temperature=temperature)
+        pairs = [(rollout.prompt, rollout.tokens) for rollout in results]
+        scored = score(engine, pairs, temperature=temperature, slots=slots)
         for rollout, values in zip(results, scored, strict=True):
             rollout.log_probs = values

@@ -13,6 +13,7 @@ from pippin.model.cache import KVCache
 from pippin.model.config import ModelConfig
 from pippin.model.linear import Linear
 from pippin.model.norm import RMSNorm
+from pippin.model.prepacked import Joined, join
 from pippin.model.rope import rope_tables, rotate
 
 MAX_BLOCKED = 2048
@@ -109,6 +110,7 @@ class Attention(nn.Module):
     """Attention sublayer: q, k, v projections, QK norm and RoPE, kernel, output projection (report section 2).
 
     With `qk_norm` "width" a norm covers all heads of a projection, with "none" there is no norm.
+    While `prepacked.unchanging` is open, `joined` makes q, k and v at once, with one norm for all heads of q and k.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -128,18 +130,43 @@ class Attention(nn.Module):
         if config.qk_norm != "none":
             self.q_norm = RMSNorm(q_width if self.norm_of_width else config.d_head, config.norm_eps)
             self.k_norm = RMSNorm(kv_width if self.norm_of_width else config.d_head, config.norm_eps)
+        self.joined: Joined | None = None
 
     def forward(self, x_BTD: Tensor, layout: Layout, slots_B: Tensor | None = None) -> Tensor:
         """Mix tokens: [B, T, D] to [B, T, D]."""
         heads = (*x_BTD.shape[:2], -1, self.d_head)
-        q_BTNH = self._norm_and_rotate(self.q(x_BTD, slots_B), self.q_norm, layout)
-        k_BTKH = self._norm_and_rotate(self.k(x_BTD, slots_B), self.k_norm, layout)
-        v_BTKH = self.v(x_BTD, slots_B).view(heads)
+        if self.joined is None or slots_B is not None:
+            q_BTNH = self._norm_and_rotate(self.q(x_BTD, slots_B), self.q_norm, layout)
+            k_BTKH = self._norm_and_rotate(self.k(x_BTD, slots_B), self.k_norm, layout)
+            v_BTKH = self.v(x_BTD, slots_B).view(heads)
+        else:
+            q_width, kv_width = self.q.out_features, self.k.out_features
+            qk_BTQ, v_BTV = self.joined(x_BTD).split((q_width + kv_width, kv_width), -1)
+            qk_BTNH = self._norm_and_rotate(qk_BTQ, self.joined.norm, layout)
+            q_BTNH, k_BTKH = qk_BTNH.split((q_width // self.d_head, kv_width // self.d_head), 2)
+            v_BTKH = v_BTV.unflatten(-1, (-1, self.d_head))
         if layout.cache is not None:
             k_BTKH, v_BTKH = layout.cache.write(self.layer, k_BTKH, v_BTKH)
         out_BTNH = attend(q_BTNH, k_BTKH, v_BTKH, layout)
         mixed_BTD: Tensor = self.o(out_BTNH.flatten(2), slots_B)
         return mixed_BTD
+
+    def join(self) -> tuple[Linear, ...]:
+        """Set `joined`, if these projections and norms can be; which projections it stands for."""
+        if self.norm_of_width:
+            return ()
+        norm = None
+        if self.q_norm is not None and self.k_norm is not None:
+            heads = (self.q_norm, self.q.out_features), (self.k_norm, self.k.out_features)
+            gains = [norm.weight.detach().expand(width // self.d_head, -1) for norm, width in heads]
+            norm = RMSNorm(self.d_head, self.q_norm.eps)
+            norm.weight = nn.Parameter(torch.cat(gains), requires_grad=False)
+        self.joined = join(self.q, self.k, self.v, norm=norm)
+        return () if self.joined is None else (self.q, self.k, self.v)
+
+    def part(self) -> None:
+        """Forget what `join` has made."""
+        self.joined = None
 
     def _norm_and_rotate(self, x_BTQ: Tensor, norm: RMSNorm | None, layout: Layout) -> Tensor:
         """All heads of a projection side by side to separate heads [B, T, N, H], normalised and rotated."""

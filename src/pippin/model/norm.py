@@ -44,10 +44,11 @@ def _normalise(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
     Operands are widened explicitly: on a CPU an operation on mixed dtypes is 15 times slower than two of one dtype.
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
     rstd = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     rstd = rstd.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return wide.mul_(rstd).mul_(weight).to(x.dtype), rstd
+    scaled = wide * rstd if wide.dtype == x.dtype else wide.mul_(rstd)  # what was widened here is nobody else's
+    return scaled.mul_(weight).to(x.dtype), rstd
 
 
 class _RMSNorm(torch.autograd.Function):

@@ -16,6 +16,7 @@ from pippin.model.dropout import Drop, Dropout, dropped
 from pippin.model.embedding import Embedding
 from pippin.model.linear import Linear
 from pippin.model.norm import RMSNorm
+from pippin.model.prepacked import Joined, join
 
 
 class FFN(nn.Module):
@@ -26,11 +27,24 @@ class FFN(nn.Module):
         self.gate = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
         self.up = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
         self.down = Linear(config.d_ff, config.d_model, mup_width=config.d_model, shard="row")
+        self.joined: Joined | None = None  # gate and up at once, while `prepacked.unchanging` is open
 
     def forward(self, x_BTD: Tensor, slots_B: Tensor | None = None) -> Tensor:
         """Transform each token: [B, T, D] to [B, T, D]."""
-        h_BTF = F.silu(self.gate(x_BTD, slots_B)) * self.up(x_BTD, slots_B)
-        return self.down(h_BTF, slots_B)
+        if self.joined is None or slots_B is not None:
+            gate_BTF, up_BTF = self.gate(x_BTD, slots_B), self.up(x_BTD, slots_B)
+        else:
+            gate_BTF, up_BTF = self.joined(x_BTD).chunk(2, -1)
+        return self.down(F.silu(gate_BTF) * up_BTF, slots_B)
+
+    def join(self) -> tuple[Linear, ...]:
+        """Set `joined`, if these projections can be; which projections it stands for."""
+        self.joined = join(self.gate, self.up)
+        return () if self.joined is None else (self.gate, self.up)
+
+    def part(self) -> None:
+        """Forget what `join` has made."""
+        self.joined = None
 
 
 class Block(nn.Module):
