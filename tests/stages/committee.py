@@ -66,6 +66,13 @@ def prompt(number: int, split: str = "train", verifier: bool = True) -> Prompt:
     }
 
 
+def answer(number: int) -> str:
+    """The right answer to a prompt."""
+    verifier = prompt(number)["verifier"]
+    assert verifier is not None
+    return str(verifier["answer"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Given(Stage):
     """`prompts/` as they are given: so many to train on, so many held out."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.stages.committee import Begin, Given, Judge, Scripted, prompt, run
+from tests.stages.committee import Begin, Given, Judge, Scripted, answer, prompt, run
 
 from pippin.data.preferences import read_preferences
 from pippin.errors import UserError
@@ -23,13 +23,6 @@ MEMBERS: dict[str, Stage] = {"one": Begin(), "two": Begin(seed=1)}
 WRONG = "no idea"
 
 Row = tuple[str, str, int, str, bool]
-
-
-def answer(number: int) -> str:
-    """The right answer to a prompt."""
-    verifier = prompt(number)["verifier"]
-    assert verifier is not None
-    return str(verifier["answer"])
 
 
 def answers(n: int = N) -> list[Row]:

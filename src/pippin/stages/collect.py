@@ -24,6 +24,7 @@ from pippin.pipeline import Context, Cost, Stage, digest_tree
 from pippin.stages.committee import Answered, answered, rewards_of, verdicts_of
 from pippin.stages.preference import PREFERENCES
 from pippin.stages.responses import Responses
+from pippin.stages.reward import NO_LEVEL
 from pippin.stages.writing import WritingStage
 from pippin.training.losses import SOFT_LABELS
 
@@ -111,11 +112,11 @@ class CollectPreferences(WritingStage):
             )
         lines = (json.dumps(pair, ensure_ascii=False, allow_nan=False) + "\n" for pair in found)
         files.write_text(ctx.out("preferences") / PREFERENCES, "".join(lines))
-        levels = Counter(str(pair["level"]) for pair in found)
+        levels = Counter(pair["level"] or NO_LEVEL for pair in found)
         ctx.say(f"{len(found)} pairs of {looked} looked at; no opinion: {_told(none) or 'never'}")
         ctx.result(
             pairs=len(found), looked=looked, by=by, none=dict(none),
-            levels={level: levels[level] for level in (*LEVELS, "None") if levels[level]},
+            levels={level: levels[level] for level in (*LEVELS, NO_LEVEL) if levels[level]},
         )  # fmt: skip
 
     def _by_grader(self, ctx: Context, rows: Sequence[Answered], asked: int) -> Collected:
