@@ -191,6 +191,9 @@ def preference_loss(
 ) -> Loss:
     """The sum over pairs of DPO's or IPO's loss; `nll` is the sum of -log sigmoid(beta (h_c - h_r)) for both.
 
+    IPO's is taken times tau: its first gradient grows as 1 / tau otherwise, until the optimizer skips such steps. The
+    optimum stays.
+
     Args:
         kind: "dpo"; or "ipo", whose tau is `beta`.
         by_length: IPO with means over the tokens of a response instead of sums (see `losses.ipo`).
@@ -203,7 +206,7 @@ def preference_loss(
         loss = plain
     else:
         lengths = (batch.actions != IGNORE).sum(1)
-        loss = ipo(chosen, rejected, beta, (lengths[0::2], lengths[1::2]) if by_length else None)
+        loss = beta * ipo(chosen, rejected, beta, (lengths[0::2], lengths[1::2]) if by_length else None)
     return Loss(loss.sum(), plain.detach().sum(), (batch.targets != IGNORE).sum())
 
 
