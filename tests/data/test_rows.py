@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pippin.data.chat import plain
@@ -33,34 +33,70 @@ FIELDS = st.sampled_from([
 ANYTHING = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=4), max_leaves=12
 )
-MESSAGE = st.fixed_dictionaries(
-    {},
-    optional={
-        "role": WORDS,
-        "content": SCALARS,
-        "from": WORDS,
-        "value": SCALARS,
-        "tool_calls": ANYTHING,
-        "tool_call_id": SCALARS,
-    },
-)
-ROWS = ANYTHING | st.fixed_dictionaries(
-    {},
-    optional={
-        name: st.lists(MESSAGE, max_size=3) | ANYTHING
-        for name in (
-            "messages",
-            "conversations",
-            "prompt",
-            "chosen",
-            "rejected",
-            "completions",
-            "tools",
-            "verifier",
-            "split",
-        )
-    },
-)
+ASKED, SAID = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+GOOD: dict[str, list[dict[str, Any]]] = {
+    "conversations": [
+        {
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "messages": [
+                ASKED,
+                {"role": "assistant", "content": None, "tool_calls": [CALL, {"name": "g", "arguments": {"x": 1}}]},
+                {"role": "tool", "content": "c", "tool_call_id": "c"}, SAID,
+            ],
+        },
+        {
+            "tools": '[{"name": "f"}]', "system": "d",
+            "conversations": [
+                {"from": "human", "value": "a"}, {"from": "function_call", "value": '{"name": "f", "arguments": {}}'},
+                {"from": "observation", "value": "c"}, {"from": "gpt", "value": "b"},
+            ],
+        },
+        {"instruction": "a", "input": "b", "output": "c"},
+    ],
+    "preferences": [
+        {
+            "prompt": [ASKED], "chosen": [ASKED, SAID], "rejected": "c", "level": "better", "tools": [{"name": "f"}],
+            "grades": {"chosen": {"truthfulness": 2}, "rejected": {"conciseness": None}},
+        },
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant:"},
+        {
+            "conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"},
+            "rejected": {"from": "gpt", "value": "c"},
+        },
+        {
+            "instruction": "a",
+            "completions": [
+                {"response": "b", "annotations": {"truthfulness": {"Rating": "5"}, "honesty": {"Rating": "N/A"}}},
+                {"response": "c", "fine-grained_score": 2.5}, {"response": "d", "overall_score": 9},
+            ],
+        },
+    ],
+    "prompts": [
+        {"id": "i", "split": "train", "messages": [ASKED], "verifier": {"kind": "exact", "answer": "b"}, "source": "s"},
+        {"question": "b", "answer": "#### 5"}, {"problem": "c", "solution": "5"},
+        {"prompt": "d", "instruction_id_list": ["b"], "kwargs": [{}]},
+        {"question": [[ASKED]], "function": [{"name": "f"}], "ground_truth": [{"f": {"x": [1]}}]},
+    ],
+}  # fmt: skip
+
+
+@st.composite
+def changed(draw: st.DrawFn, reader: str) -> Any:
+    """A good row with up to three of its values, wherever they stand, replaced or left out."""
+    row: Any = [json.loads(json.dumps(draw(st.sampled_from(GOOD[reader]))))]
+    for _ in range(draw(st.integers(0, 3))):
+        inside, key = row, 0
+        while isinstance(inside[key], dict | list) and inside[key] and draw(st.integers(0, 3)):
+            inside = inside[key]
+            key = draw(st.sampled_from(list(inside) if isinstance(inside, dict) else range(len(inside))))
+        if isinstance(inside, dict) and draw(st.booleans()):
+            del inside[key]
+        else:
+            inside[key] = draw(ANYTHING)
+    return row[0]
+
+
 READERS: dict[str, Any] = {
     "conversations": lambda path: [row["messages"] for row in read_conversations(path, 0.5)[0]],
     "preferences": lambda path: [
@@ -68,28 +104,37 @@ READERS: dict[str, Any] = {
     ],
     "prompts": lambda path: [row["messages"] for row in read_prompts(path)],
 }
+OTHERS = {  # so that both sides have some
+    "conversations": [{"instruction": f"{n}", "output": "a"} for n in range(8)],
+    "preferences": [{"prompt": f"{n}", "chosen": "a", "rejected": "b"} for n in range(8)],
+    "prompts": [],
+}
 
 
 @pytest.mark.parametrize("reader", READERS)
-@given(row=ROWS)
-@example(
-    row={
-        "messages": [
-            {"role": "user", "content": "a"},
-            {"role": "assistant", "content": None, "tool_calls": [{"name": "f", "arguments": {}}]},
-        ]
-    }
-)
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_row_is_records_or_one_line(reader: str, row: Any, tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row) + "\n")
+def test_good_rows_are_records(reader: str, tmp_path: Path) -> None:
+    found, said = tried(READERS[reader], written(tmp_path, [*OTHERS[reader], *GOOD[reader]]))
+    assert not said
+    assert len(found) >= len(OTHERS[reader]) + len(GOOD[reader])
+
+
+@pytest.mark.parametrize("reader", READERS)
+@given(data=st.data())
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_row_is_records_or_one_line(reader: str, data: st.DataObject, tmp_path: Path) -> None:
+    path = written(tmp_path, [*OTHERS[reader], data.draw(changed(reader))])
     found, said = tried(READERS[reader], path)
     assert (said == "") or said.startswith(str(path))
     assert said.isprintable()
     for messages in found:
         assert plain(messages) == messages  # role and text alone
         "".join(message["content"] for message in messages).encode()
+
+
+def written(folder: Path, rows: list[Any]) -> Path:
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def tried(reader: Any, path: Path) -> tuple[list[list[dict[str, str]]], str]:
@@ -130,11 +175,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         list(read_rows(tmp_path / "absent", "rows"))
     with pytest.raises(UserError, match="a folder; give a"):
         list(read_rows(tmp_path, "rows"))
-    (number, problem), = read_rows(_written(tmp_path / "b.jsonl", b"\n" + b'{"a":' * 100_000), "rows")  # fmt: skip
+    (tmp_path / "b.jsonl").write_bytes(b"\n" + b'{"a":' * 100_000)
+    ((number, problem),) = read_rows(tmp_path / "b.jsonl", "rows")
     assert number == 2
     assert isinstance(problem, ValueError)
-
-
-def _written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
