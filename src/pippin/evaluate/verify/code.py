@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from math import comb
@@ -14,7 +14,7 @@ from typing import Any
 
 from pippin.errors import UserError
 from pippin.evaluate.verify.verdict import Verdict
-from pippin.safety.sandbox import Program, Sandbox
+from pippin.safety.sandbox import Outcome, Program, Sandbox
 
 _INSIDE = Path(__file__).with_name("code_inside.py")
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", flags=re.MULTILINE | re.DOTALL)
@@ -38,6 +38,39 @@ def check(problem: Mapping[str, Any], completion: str, sandbox: Sandbox, timeout
         UserError: the problem lacks a field.
     """
     context, tests, entry = _tests(problem)
+    judged, played, whole = _run(context, tests, entry, sources(context, completion, entry), sandbox, timeout)
+    if whole:
+        return Verdict(True, None, "all tests passed")
+    if judged.status == "time":
+        return Verdict(False, None, f"time: more than {timeout:g} s")
+    if played.status in ("time", "memory", "output"):
+        return Verdict(False, None, f"{played.status}: the program used more than its limit")
+    said = judged.stderr.strip().splitlines()
+    return Verdict(False, None, said[-1] if said else f"{judged.status}: the tests did not reach their end")
+
+
+def passes(tests: Sequence[str], entry: str, completion: str, sandbox: Sandbox, timeout: float = 10.0) -> list[bool]:
+    """Which of several tests a completion passes, in one run; what it never came to is not passed.
+
+    Args:
+        tests: expressions that shall be true, each of the form of `data.synthesis.code_tests`: they run where the
+            verdict is made.
+        entry: the function under test.
+        completion: whole functions; in a Markdown fence or plain.
+        timeout: seconds of the clock for all tests.
+    """
+    lines = []
+    for number, test in enumerate(tests):
+        lines += ["try:", f"    assert {test}", f"    print({number}, flush=True)", "except Exception: pass"]
+    judged, _, _ = _run("", "\n".join(lines), entry, sources("", completion, entry), sandbox, timeout)
+    said = set(judged.stdout.split())  # the program cannot write there
+    return [str(number) in said for number in range(len(tests))]
+
+
+def _run(
+    context: str, tests: str, entry: str, programs: list[str], sandbox: Sandbox, timeout: float
+) -> tuple[Outcome, Outcome, bool]:
+    """The outcomes of the side that judges and of the program, and whether the tests came to their end."""
     token = secrets.token_hex(16)
     inside = _INSIDE.read_text(encoding="utf-8")
     main = "import sys, code_inside\ncode_inside.{}({!r}, *map(int, sys.argv[-2:]))\n"
@@ -51,18 +84,11 @@ def check(problem: Mapping[str, Any], completion: str, sandbox: Sandbox, timeout
     player = {
         "code_inside.py": inside,
         "main.py": main.format("play", "sources.json"),
-        "sources.json": json.dumps(sources(context, completion, entry)),
+        "sources.json": json.dumps(programs),
     }
     limits = replace(sandbox.limits, seconds=timeout)
     judged, played = sandbox.run_judged(Program(judge), Program(player), limits)
-    if judged.status == "ok" and judged.stdout.endswith("\n" + token):
-        return Verdict(True, None, "all tests passed")
-    if judged.status == "time":
-        return Verdict(False, None, f"time: more than {timeout:g} s")
-    if played.status in ("time", "memory", "output"):
-        return Verdict(False, None, f"{played.status}: the program used more than its limit")
-    said = judged.stderr.strip().splitlines()
-    return Verdict(False, None, said[-1] if said else f"{judged.status}: the tests did not reach their end")
+    return judged, played, judged.status == "ok" and judged.stdout.endswith("\n" + token)
 
 
 def _tests(problem: Mapping[str, Any]) -> tuple[str, str, str]:
