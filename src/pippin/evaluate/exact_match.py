@@ -13,6 +13,7 @@ right means equal to `record["answer"]` after stripping white space at both ends
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -81,6 +82,12 @@ class Grade:
 def with_answer(records: Sequence[Instruction]) -> list[Instruction]:
     """The records that have an exact expected answer: those that can be graded."""
     return [record for record in records if record["answer"] is not None]
+
+
+def first_of_each(records: Sequence[Instruction], n: int) -> list[Instruction]:
+    """The first n records of each task, by task."""
+    by_task = itertools.groupby(sorted(records, key=lambda r: r["task"]), key=lambda r: r["task"])
+    return [record for _, group in by_task for record in itertools.islice(group, n)]
 
 
 def is_right(record: Instruction, answer: str) -> bool:

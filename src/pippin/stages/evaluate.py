@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,8 +232,8 @@ class Evaluate(Stage):
         directory = ctx.artifact(self.tokens.curate, "instruct")
         train = exact_match.with_answer(list(instruct.read(directory, "train")))
         held = exact_match.with_answer(list(instruct.read(directory, "heldout")))
-        records = _first_of_each([r for r in held if r["task"] not in LENGTH_TASKS], RECORDS_PER_TASK)
-        longer = _first_of_each([r for r in held if r["task"] in LENGTH_TASKS], RECORDS_PER_TASK)
+        records = exact_match.first_of_each([r for r in held if r["task"] not in LENGTH_TASKS], RECORDS_PER_TASK)
+        longer = exact_match.first_of_each([r for r in held if r["task"] in LENGTH_TASKS], RECORDS_PER_TASK)
         chat = load_model(ctx.artifact(self.chat, "model"))
         recovered = self._with_adapter(ctx, self.recovered)
         tokenizer = Tokenizer.load(ctx.artifact(self.chat, "model"))
@@ -300,11 +299,6 @@ def _machine(environment: dict[str, Any]) -> str:
 
 def _weights_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-
-
-def _first_of_each(records: list[Instruction], n: int) -> list[Instruction]:
-    by_task = itertools.groupby(sorted(records, key=lambda r: r["task"]), key=lambda r: r["task"])
-    return [record for _, group in by_task for record in itertools.islice(group, n)]
 
 
 def _sample(record: Instruction, answer: str, system: str) -> dict[str, Any]:
