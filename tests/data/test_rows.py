@@ -93,7 +93,7 @@ def changed(draw: st.DrawFn, reader: str) -> Any:
         if isinstance(inside, dict) and draw(st.booleans()):
             del inside[key]
         else:
-            inside[key] = draw(ANYTHING)
+            inside[key] = draw(WORDS if isinstance(inside[key], str) and draw(st.booleans()) else ANYTHING)
     return row[0]
 
 
