@@ -146,6 +146,12 @@ def test_without_isolation_nothing_is_run_or_written(tmp_path: Path, monkeypatch
     assert not list(tmp_path.rglob("code.json*"))
 
 
+@pytest.mark.usefixtures("isolated")
+def test_where_nothing_is_kept_one_line_says_why(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing is kept of 0 questions \(topics without a template 1\)"):
+        ran(SynthesizeCode(topics=("tries",), per_topic=1), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

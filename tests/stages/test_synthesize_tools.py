@@ -41,20 +41,21 @@ def test_what_it_leaves_is_read_by_the_others(tmp_path: Path) -> None:
     conversations, repeated = read_conversations(directory / "conversations" / "tools.jsonl", 0.3)
     assert len(conversations) > 90 and repeated == 0
     prompts = read_prompts(directory / "prompts" / "prompts.jsonl")
-    called = [message["content"] for each in conversations for message in each["messages"]]
+    following = {  # what was said after the same messages
+        json.dumps(each["messages"][:at]): each["messages"][at]["content"]
+        for each in conversations
+        for at in range(1, len(each["messages"]))
+    }
+    assert {prompt["split"] for prompt in prompts} == {"train", "heldout"}
     with Verifier() as verifier:
         for prompt in prompts:
             assert prompt["messages"][0]["role"] == "system" and '"name"' in prompt["messages"][0]["content"]
             assert prompt["verifier"] is not None
-            right = "I cannot." if not prompt["verifier"]["ground_truth"] else None
-            if right is None:  # the turn that follows the same messages
-                right = next(
-                    each["messages"][len(prompt["messages"])]["content"]
-                    for each in conversations
-                    if each["messages"][: len(prompt["messages"])] == prompt["messages"]
-                )
-                assert right in called and not verifier.check(prompt, "I cannot.").correct
-            assert verifier.check(prompt, right).correct
+            said = following.get(json.dumps(prompt["messages"]))
+            assert (said is None) == (prompt["split"] == "heldout")
+            if said is not None:
+                assert verifier.check(prompt, said).correct
+            assert verifier.check(prompt, "I cannot.").correct == (not prompt["verifier"]["ground_truth"])
     assert artifacts(ran(stage, tmp_path / "b")) == artifacts(directory)
 
 
@@ -118,6 +119,7 @@ def test_a_writers_words_are_kept_where_the_calls_hold(tmp_path: Path, monkeypat
         [json.loads(line) for line in (each / "conversations" / "tools.jsonl").read_text().splitlines()]
         for each in (plain, directory)
     )
+    assert len(after) >= 25
     for old, new in zip(before, after, strict=True):
         said = old["messages"][0]["content"]
         assert new["messages"][0]["content"] == (f"Now: {said}" if old["task"] == "lookalike" else said)

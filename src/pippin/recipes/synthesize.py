@@ -3,6 +3,7 @@
 pippin run synthesize                                                   word problems by templates, offline
 pippin run synthesize maths.seeds=gsm8k.jsonl writer=RUN_OR_DIRECTORY   a model of ours writes and judges
 pippin run synthesize what=tools writer=NAME url=http://localhost:8000/v1 max_calls=5000
+pippin run synthesize what=code                                         programming problems by templates, offline
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pippin.data.synthesis.maths import Plan
 from pippin.errors import UserError
 from pippin.pipeline import Stage
 from pippin.stages.synthesize import SynthesizeMaths
+from pippin.stages.synthesize_code import TOPICS, SynthesizeCode
 from pippin.stages.synthesize_tools import KINDS, SynthesizeTools
 from pippin.stages.writing import KEY
 
@@ -42,6 +44,18 @@ class Tools:
 
 
 @dataclass(frozen=True)
+class Code:
+    """As in `SynthesizeCode`."""
+
+    topics: tuple[str, ...] = TOPICS
+    per_topic: int = 2
+    solutions: int = 4
+    tests: int = 8
+    threshold: float = 0.75
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Params:
     """What is made, and who writes.
 
@@ -53,7 +67,7 @@ class Params:
         max_calls: samples that may be asked for, those of earlier attempts included.
     """
 
-    what: Literal["maths", "tools"] = "maths"
+    what: Literal["maths", "tools", "code"] = "maths"
     writer: str = TEMPLATE
     url: str = ""
     key_variable: str = KEY
@@ -62,6 +76,7 @@ class Params:
     max_calls: int = 10_000
     maths: Maths = field(default_factory=Maths)
     tools: Tools = field(default_factory=Tools)
+    code: Code = field(default_factory=Code)
 
 
 PARAMS = Params()
@@ -86,6 +101,12 @@ def synthesize(p: Params = PARAMS) -> dict[str, Stage]:
         stages["writer"] = common["writer"] = ExternalModel(directory=str(directory))
     if p.what == "maths":
         stages["maths"] = SynthesizeMaths(seeds=p.maths.seeds, n=p.maths.n, plan=p.maths.plan, **common)
+    elif p.what == "code":
+        c = p.code
+        stages["code"] = SynthesizeCode(
+            topics=c.topics, per_topic=c.per_topic, solutions=c.solutions, tests=c.tests, threshold=c.threshold,
+            seed=c.seed, **common,
+        )  # fmt: skip
     else:
         t = p.tools
         stages["tools"] = SynthesizeTools(

@@ -67,8 +67,8 @@ class SynthesizeCode(WritingStage):
     (`data.synthesis.code_select`). Without a writer templates give the problems of the topics that have one, with wrong
     solutions and wrong tests on purpose.
 
-    Artifacts: `triplets/code.jsonl`, `conversations/code.jsonl` (question and solution), `prompts/prompts.jsonl`
-    (verifier "code"), `report/code.json`.
+    Artifacts: `triplets/code.jsonl`, `conversations/code.jsonl` (question and solution, of the train side),
+    `prompts/prompts.jsonl` (verifier "code"), `report/code.json`.
 
     Args:
         topics: of `data.synthesis.code_topics.TOPICS`.
@@ -133,8 +133,12 @@ class SynthesizeCode(WritingStage):
                 judged.append(one)
                 bar.advance()
         kept = [one for one in judged if one.code]
-        _write(ctx, kept)
         report = _report(judged, counts)
+        if not kept:
+            lost = counts - Counter(questions=len(written)) + Counter(report["left_out"])
+            why = ", ".join(f"{reason} {n}" for reason, n in lost.most_common(5))
+            raise UserError(f"{ctx.name}: nothing is kept of {len(written)} questions ({why})")
+        _write(ctx, kept)
         files.write_json(ctx.out("report") / "code.json", report)
         ctx.result(**report)
         reasons = "".join(f", {reason} {n}" for reason, n in report["left_out"].items())
@@ -182,7 +186,7 @@ class SynthesizeCode(WritingStage):
                     asked.append((f"code/{topic}:{self.seed}:{index}", topic, question))
             tests = ask([ask_tests(question, self.tests) for _, _, question in asked], 1, 2)
             solutions = ask([ask_solution(question) for _, _, question in asked], self.solutions, 3)
-        ctx.result(writer=writer.name, calls=writer.calls, calls_kept=writer.kept)
+        ctx.result(writer=writer.name, calls=writer.before + writer.calls)
         return [
             Written(
                 name, topic, question, tuple(read_tests(test, question.entry)), tuple(dict.fromkeys(filter(None, own)))
@@ -239,9 +243,8 @@ def _write(ctx: Context, kept: Sequence[Judged]) -> None:
         )  # fmt: skip
         asked: Message = {"role": "user", "content": question.message}
         answer: Message = {"role": "assistant", "content": f"```python\n{one.code}```"}
-        conversations.append(
-            {"id": name, "split": split, "task": "code", "source": "code", "messages": [asked, answer]}
-        )
+        if split == "train":
+            conversations.append({"id": name, "task": "code", "source": "code", "messages": [asked, answer]})
         prompts.append(
             {"id": name, "split": split, "messages": [asked], "verifier": one.verifier, "source": f"code/{topic}"}
         )

@@ -42,8 +42,8 @@ class SynthesizeTools(WritingStage):
     which the known calls still hold is taken (`data.synthesis.tools_reword`). Programs of the kinds `python` and
     `search` run in the sandbox, and what is searched is a corpus of invented notes, among documents where given.
 
-    Artifacts: `conversations/tools.jsonl` (OpenAI's form, with `tools`), `prompts/prompts.jsonl` (a prompt for each
-    turn with known calls, verifier "tools"; for each number that results lead to, verifier "gsm8k"),
+    Artifacts: `conversations/tools.jsonl` (OpenAI's form, with `tools`; of the train side), `prompts/prompts.jsonl` (a
+    prompt for each turn with known calls, verifier "tools"; for each number that results lead to, verifier "gsm8k"),
     `report/tools.json`.
 
     Args:
@@ -101,12 +101,15 @@ class SynthesizeTools(WritingStage):
             made = self._worded(ctx, made, counts)
         for name, _, example in made:
             _check(name, example)
-        lines = (json.dumps(_conversation(*each), ensure_ascii=False) + "\n" for each in made)
+        if not made:
+            raise UserError(f"{ctx.name}: nothing is left: what the tools returned never held the known answers")
+        rows = [_conversation(name, example) for name, split, example in made if split == "train"]
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files.write_text(ctx.out("conversations") / CONVERSATIONS, "".join(lines))
         prompts = [prompt for each in made for prompt in prompts_of(*each)]
         write_prompts(ctx.out("prompts") / PROMPTS, prompts)
         sides = Counter(prompt["split"] for prompt in prompts)
-        found = {"conversations": len(made), "prompts": len(prompts), "heldout_prompts": sides["heldout"]}
+        found = {"conversations": len(rows), "prompts": len(prompts), "heldout_prompts": sides["heldout"]}
         files.write_json(ctx.out("report") / "tools.json", found | {"kinds": counts})
         ctx.result(**found, kinds={kind: dict(each) for kind, each in counts.items()})
         ctx.say(", ".join(f"{kind} {each['kept']}" for kind, each in counts.items()))
@@ -169,7 +172,7 @@ class SynthesizeTools(WritingStage):
             if example.asked:
                 example = _first_that_holds(example, next(options), taken, counts[example.kind])
             found.append((name, split, example))
-        ctx.result(writer=writer.name, calls=writer.calls, calls_kept=writer.kept)
+        ctx.result(writer=writer.name, calls=writer.before + writer.calls)
         return found
 
 
@@ -192,9 +195,9 @@ def _tools(example: Example) -> list[dict[str, Any]]:
     return [{"type": "function", "function": function} for function in _functions(example)]
 
 
-def _conversation(name: str, split: Split, example: Example) -> dict[str, Any]:
+def _conversation(name: str, example: Example) -> dict[str, Any]:
     return {
-        "id": name, "split": split, "task": example.kind, "source": "tools", "tools": _tools(example),
+        "id": name, "task": example.kind, "source": "tools", "tools": _tools(example),
         "messages": list(example.messages),
     }  # fmt: skip
 
