@@ -181,3 +181,15 @@ def score_entropy(scores: Sequence[float]) -> float:
 def top_share(scores: Sequence[float], best: float) -> float:
     """The share of the scores that are the highest possible; 0 without any."""
     return sum(score == best for score in scores) / len(scores) if scores else 0.0
+
+
+def auc(right: Sequence[float], wrong: Sequence[float]) -> float | None:
+    """Chance that a right answer's score is above a wrong one's, ties counting half (Mann-Whitney); None without both.
+
+    >>> auc([4.0, 5.0], [1.0, 4.0])
+    0.875
+    """
+    if not right or not wrong:
+        return None
+    above = sum((r > w) + 0.5 * (r == w) for r in right for w in wrong)
+    return above / (len(right) * len(wrong))
