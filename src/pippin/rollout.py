@@ -19,9 +19,9 @@ from pippin.device.engine import Engine
 from pippin.errors import UserError
 from pippin.generate import Generator, check_request
 from pippin.model.cache import KVCache
-from pippin.model.prepacked import unchanging
 from pippin.model.transformer import Transformer
 from pippin.torch_sampler import Sampling, log_probs
+from pippin.vllm_backend import VLLM
 
 SHORTEST_MOVE = 16  # slots that must be unused before what a cache holds is moved to its front
 
@@ -44,7 +44,7 @@ class Rollout:
 
 
 def rollouts(
-    model: Generator,
+    model: Generator | VLLM,
     prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int,
@@ -59,11 +59,13 @@ def rollouts(
     """Sample `n_per_prompt` answers to each prompt.
 
     The tokens of a sequence are a function of (seed, its number in the result); batch_size and what else runs change
-    only rounding. With the engine they are drawn from other noise, it batches by itself (its `max_sequences`), and
-    log_probs are its own: as recorded at temperature 1, else by `score`.
+    only rounding. The engine and vLLM draw from other noise and batch by themselves (the engine's `max_sequences`), and
+    log_probs are their own; the engine's are recorded at temperature 0 and 1, else `score`d.
+
+    While it runs, the torch model's matrices of float32 on a CPU take their memory twice (`model.prepacked`).
 
     Args:
-        model: of torch, or the engine.
+        model: of torch, the engine, or vLLM.
         prompts: token ids, one list a prompt, of any lengths.
         max_tokens: the most to produce for each sequence.
         stop_ids: a sequence ends when one is produced.
@@ -72,31 +74,35 @@ def rollouts(
         top_p: draw only from the most likely tokens that together hold this probability.
         seed: of the noise.
         batch_size: rows that run at the same time.
-        slots: adapter slot of each prompt (with the engine: what `add_adapter` gave), -1 for none; None: no adapters.
+        slots: adapter slot of each prompt (with the engine: what `add_adapter` gave; with vLLM: the place in its
+            `adapters`), -1 for none; None: no adapters.
 
     Returns:
         The samples of prompt 0, then those of prompt 1 ...; sample s of prompt p has the number p * n_per_prompt + s.
 
     Raises:
-        UserError: as `pippin.generate.generate`.
+        UserError: as `pippin.generate.generate`; a slot that the model has not, or what vLLM cannot do.
     """
     if n_per_prompt < 1:
         raise UserError(f"n_per_prompt: {n_per_prompt}: must be at least 1")
     if batch_size < 1:
         raise UserError(f"batch_size: {batch_size}: must be at least 1")
-    check_request(model, prompts, max_tokens, temperature, 0, top_p)
+    check_request(cast(Generator, model), prompts, max_tokens, temperature, 0, top_p)  # it reads model.config alone
     _check_slots(model, slots, len(prompts))
     results = [Rollout(list(prompt)) for prompt in prompts for _ in range(n_per_prompt)]
     if not results:
         return []
     stops = set(stop_ids)
+    slot_of_each = None if slots is None else [slot for slot in slots for _ in range(n_per_prompt)]
+    if isinstance(model, VLLM):
+        _by_vllm(model, results, max_tokens, temperature, top_p, seed, stops, slot_of_each)
+        return results
     if isinstance(model, Engine):
-        adapters = None if slots is None else [slot for slot in slots for _ in range(n_per_prompt)]
-        _by_engine(model, results, max_tokens, temperature, top_p, seed, stops, adapters)
+        _by_engine(model, results, max_tokens, temperature, top_p, seed, stops, slot_of_each)
         return results
     sampling = Sampling(temperature, 0, top_p, seed)
     batch = _Batch(model, results, n_per_prompt, max_tokens, min(batch_size, len(results)), slots)
-    with torch.inference_mode(), unchanging(model, adapters=slots is not None):
+    with torch.inference_mode(), model.unchanging(adapters=slots is not None):
         while batch.refill():
             for number, token, log_prob in batch.step(sampling):
                 rollout = results[number]
@@ -178,12 +184,12 @@ def _check_sequence(model: Generator, number: int, prompt: Sequence[int], answer
         )
 
 
-def _check_slots(model: Generator, slots: Sequence[int] | None, count: int) -> None:
+def _check_slots(model: Generator | VLLM, slots: Sequence[int] | None, count: int) -> None:
     if slots is None:
         return
     if len(slots) != count:
         raise UserError(f"slots: {len(slots)} of them for {count} prompts; give each one, -1 for no adapter")
-    if isinstance(model, Engine):
+    if isinstance(model, Engine | VLLM):
         room = len(model.adapters)
     else:
         room = max((0 if linear.lora_A is None else len(linear.lora_A) for _, linear in model.linears()), default=0)
@@ -357,3 +363,16 @@ def _by_engine(
         scored = score(engine, pairs, temperature=temperature, slots=slots)
         for rollout, values in zip(results, scored, strict=True):
             rollout.log_probs = values
+
+
+def _by_vllm(
+    model: VLLM, results: Sequence[Rollout], max_tokens: int, temperature: float, top_p: float, seed: int,
+    stops: Collection[int], slots: Sequence[int] | None,
+) -> None:  # fmt: skip
+    """Fill `results` with what vLLM draws; `slots` has the adapter of each."""
+    answers = model.sample(
+        [rollout.prompt for rollout in results], [derive(seed, number) for number in range(len(results))],
+        max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop_ids=stops, slots=slots,
+    )  # fmt: skip
+    for rollout, (tokens, values, stopped) in zip(results, answers, strict=True):
+        rollout.tokens, rollout.log_probs, rollout.stopped = tokens, values, stopped

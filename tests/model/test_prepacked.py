@@ -12,7 +12,7 @@ from tests.model.test_config import IMPORTED
 
 from pippin.compress.palettize import palettize
 from pippin.model.cache import KVCache
-from pippin.model.prepacked import prepack, unchanging
+from pippin.model.prepacked import prepack
 from pippin.model.transformer import Transformer
 from pippin.training.pruning import install_masks
 
@@ -53,7 +53,7 @@ def test_outputs_are_the_same(kind: str) -> None:
     model.requires_grad_(False)
     tokens_BT = random_tokens()
     expected, names = model(tokens_BT), list(model.state_dict())
-    with unchanging(model):
+    with model.unchanging():
         assert all(block.ffn.joined is not None for block in model.blocks)
         assert all((block.attention.joined is None) == (model.config.qk_norm == "width") for block in model.blocks)
         assert all(block.ffn.down.prepacked is not None for block in model.blocks)
@@ -75,7 +75,7 @@ def test_adapters_are_added_however_it_was_opened() -> None:
     expected, base = model(tokens_BT, slots_B=slots_B), model(tokens_BT)
     assert not torch.allclose(expected[0], base[0], atol=0.1)
     for adapters in (True, False):
-        with unchanging(model, adapters=adapters):
+        with model.unchanging(adapters=adapters):
             assert (model.blocks[0].attention.joined is None) == adapters
             torch.testing.assert_close(model(tokens_BT, slots_B=slots_B), expected, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(model(tokens_BT), base, atol=1e-5, rtol=1e-5)
@@ -84,7 +84,7 @@ def test_adapters_are_added_however_it_was_opened() -> None:
 @torch.no_grad()
 def test_it_ends_with_the_block_whatever_happens_there() -> None:
     model = tiny_model(TINY)
-    with pytest.raises(KeyError), unchanging(model):
+    with pytest.raises(KeyError), model.unchanging():
         raise KeyError
     for parameter in model.parameters():
         parameter.mul_(0.5)  # new weights count again
@@ -100,6 +100,6 @@ def test_what_cannot_be_prepacked_runs_as_ever() -> None:
     for dtype in (torch.bfloat16, torch.float64):
         model.compute_dtype = dtype
         expected = model(random_tokens())
-        with unchanging(model):
+        with model.unchanging():
             assert model.embed.prepacked is None
             assert torch.equal(model(random_tokens()), expected)

@@ -13,7 +13,7 @@ FLOORS = [
     {"model"},
     {"data", "safety", "training", "compress", "interop"},
     {"device"},
-    {"generate", "torch_sampler", "rollout", "writer"},
+    {"generate", "torch_sampler", "vllm_backend", "rollout", "writer"},
     {"evaluate"},
     {"stages"},
     {"recipes", "bench"},

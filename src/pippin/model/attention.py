@@ -110,7 +110,7 @@ class Attention(nn.Module):
     """Attention sublayer: q, k, v projections, QK norm and RoPE, kernel, output projection (report section 2).
 
     With `qk_norm` "width" a norm covers all heads of a projection, with "none" there is no norm.
-    While `prepacked.unchanging` is open, `joined` makes q, k and v at once, with one norm for all heads of q and k.
+    While `Transformer.unchanging` is open, `joined` makes q, k and v at once, with one norm for all heads of q and k.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:

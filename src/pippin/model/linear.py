@@ -30,7 +30,7 @@ class Linear(nn.Linear):
     "row" cuts in_features (weight, codes, lora_A); the rank is never cut. `part` is then (which part this is, of how
     many), and `in_features` or `out_features` is the part's; so is the mask that a cut layer is given.
 
-    `prepacked` is a copy of the weight that is multiplied by instead, while `model.prepacked.unchanging` is open.
+    `prepacked` is a copy of the weight that is multiplied by instead, while `Transformer.unchanging` is open.
     """
 
     codes: Tensor | None

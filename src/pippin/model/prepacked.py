@@ -7,19 +7,13 @@ where this was measured (docs/rollouts.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from pippin.model.norm import RMSNorm
-
-if TYPE_CHECKING:
-    from pippin.model.linear import Linear
-    from pippin.model.transformer import Transformer
 
 ROWS = 64  # that the layout is made for; other numbers are as fast
 
@@ -44,6 +38,16 @@ def multiply(x_BTI: Tensor, prepacked: Tensor, bias: Tensor | None = None) -> Te
     return y_BTO
 
 
+class Matrix(Protocol):
+    """The part of `Linear` that `join` needs."""
+
+    bias: Any
+    mask: Tensor | None
+
+    def dense_weight(self) -> Tensor:
+        """The weight [out, in]."""
+
+
 @dataclass(frozen=True)
 class Joined:
     """Linear layers of one input as one product: their outputs side by side. `norm` is for its caller's use."""
@@ -57,38 +61,10 @@ class Joined:
         return multiply(x_BTI, self.weight, self.bias)
 
 
-def join(*linears: Linear, norm: RMSNorm | None = None) -> Joined | None:
+def join(*linears: Matrix, norm: RMSNorm | None = None) -> Joined | None:
     """Layers of one input as one; None where they cannot be prepacked."""
     if any(linear.mask is not None for linear in linears):
         return None
     weight = prepack(torch.cat([linear.dense_weight().detach() for linear in linears]))
     biases = [linear.bias.detach() for linear in linears if linear.bias is not None]
     return None if weight is None else Joined(weight, torch.cat(biases) if biases else None, norm)
-
-
-@contextmanager
-def unchanging(model: Transformer, *, adapters: bool = False) -> Iterator[None]:
-    """While it is open the weights must not change, and there are no gradients: products are those of copies.
-
-    The copies take the memory of the matrices and of the head once more. Packed weights are made dense once.
-
-    Args:
-        adapters: whether forward passes will ask for adapter slots; without, fewer and larger products are made.
-    """
-    sublayers: list[Any] = [sublayer for block in model.blocks for sublayer in (block.attention, block.ffn)]
-    modules: list[Any] = [model.embed if model.head is None else model.head]
-    modules += (linear for _, linear in model.linears())
-    try:
-        if model.compute_dtype == torch.float32:
-            joined: set[nn.Module] = set()
-            for sublayer in () if adapters else sublayers:
-                joined.update(sublayer.join())
-            for module in modules:
-                if module not in joined:
-                    module.prepacked = prepack(module.dense_weight())
-        yield
-    finally:
-        for sublayer in sublayers:
-            sublayer.part()
-        for module in modules:
-            module.prepacked = None

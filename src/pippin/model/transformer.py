@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from pippin.model.dropout import Drop, Dropout, dropped
 from pippin.model.embedding import Embedding
 from pippin.model.linear import Linear
 from pippin.model.norm import RMSNorm
-from pippin.model.prepacked import Joined, join
+from pippin.model.prepacked import Joined, join, prepack
 
 
 class FFN(nn.Module):
@@ -27,7 +29,7 @@ class FFN(nn.Module):
         self.gate = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
         self.up = Linear(config.d_model, config.d_ff, mup_width=config.d_model, shard="column")
         self.down = Linear(config.d_ff, config.d_model, mup_width=config.d_model, shard="row")
-        self.joined: Joined | None = None  # gate and up at once, while `prepacked.unchanging` is open
+        self.joined: Joined | None = None  # gate and up at once, while `unchanging` is open
 
     def forward(self, x_BTD: Tensor, slots_B: Tensor | None = None) -> Tensor:
         """Transform each token: [B, T, D] to [B, T, D]."""
@@ -169,3 +171,31 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, Linear):
                 yield name, module
+
+    @contextmanager
+    def unchanging(self, *, adapters: bool = False) -> Iterator[None]:
+        """While it is open the weights must not change, and there are no gradients: products are those of copies.
+
+        The copies (`model.prepacked`) take the memory of the layers' matrices and of the head once more. Packed weights
+        are made dense once. Where nothing can be prepacked, nothing changes.
+
+        Args:
+            adapters: whether forward passes will ask for adapter slots; without, fewer and larger products are made.
+        """
+        sublayers: list[Any] = [sublayer for block in self.blocks for sublayer in (block.attention, block.ffn)]
+        modules: list[Any] = [self.embed if self.head is None else self.head]
+        modules += (linear for _, linear in self.linears())
+        try:
+            if self.compute_dtype == torch.float32:
+                joined: set[nn.Module] = set()
+                for sublayer in () if adapters else sublayers:
+                    joined.update(sublayer.join())
+                for module in modules:
+                    if module not in joined:
+                        module.prepacked = prepack(module.dense_weight())
+            yield
+        finally:
+            for sublayer in sublayers:
+                sublayer.part()
+            for module in modules:
+                module.prepacked = None
