@@ -19,10 +19,10 @@ from pippin.data.synthesis.tools_examples import Example
 from pippin.data.synthesis.tools_notes import make_inns, notes_of
 from pippin.data.synthesis.tools_real import PythonTool, SearchTool
 from pippin.data.synthesis.tools_reword import objection, request, reworded
-from pippin.data.synthesis.tools_search import read_corpus, read_folder
+from pippin.data.synthesis.tools_search import read_texts
 from pippin.errors import UserError
 from pippin.evaluate.verify.tools import check_tools
-from pippin.pipeline import Context, Cost, Stage, digest_tree
+from pippin.pipeline import Context, Cost, digest_tree
 from pippin.stages.writing import WritingStage
 
 KINDS = (*tools_examples.KINDS, "multi_step", "python", "search")
@@ -40,7 +40,7 @@ class SynthesizeTools(WritingStage):
     Templates make them; the calls are known, and every one is checked by our verifier before it is written. With a
     writer the first message of those whose arguments all stand in it is put in other words, and the first wording in
     which the known calls still hold is taken (`data.synthesis.tools_reword`). Programs of the kinds `python` and
-    `search` run in the sandbox, and what is searched is a corpus of invented notes, among documents where given.
+    `search` run in the sandbox, and what is searched is a corpus of invented notes, among other texts where given.
 
     Artifacts: `conversations/tools.jsonl` (OpenAI's form, with `tools`; of the train side), `prompts/prompts.jsonl` (a
     prompt for each turn with known calls, verifier "tools"; for each number that results lead to, verifier "gsm8k"),
@@ -51,8 +51,7 @@ class SynthesizeTools(WritingStage):
         per_kind: conversations of each; those that come twice are left out.
         wordings: samples of the writer for a request.
         temperature: of the writer.
-        corpus: a folder of texts that the search tool also finds.
-        documents: stage whose `documents/` it also finds.
+        corpus: a folder of texts, or the `documents/` of a curated corpus, that the search tool also finds.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -60,7 +59,6 @@ class SynthesizeTools(WritingStage):
     wordings: int = 2
     temperature: float = 0.8
     corpus: str = ""
-    documents: Stage | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -96,7 +94,7 @@ class SynthesizeTools(WritingStage):
         for kind in self.kinds:
             counts[kind] = Counter()
             with ctx.track(self.per_kind, kind) as bar:
-                made += self._made(kind, self._maker(ctx, kind), counts[kind], bar.advance)
+                made += self._made(kind, self._maker(kind), counts[kind], bar.advance)
         if not self.offline:
             made = self._worded(ctx, made, counts)
         for name, _, example in made:
@@ -114,7 +112,7 @@ class SynthesizeTools(WritingStage):
         ctx.result(**found, kinds={kind: dict(each) for kind, each in counts.items()})
         ctx.say(", ".join(f"{kind} {each['kept']}" for kind, each in counts.items()))
 
-    def _maker(self, ctx: Context, kind: str) -> Callable[[int], Example | None]:
+    def _maker(self, kind: str) -> Callable[[int], Example | None]:
         """What makes the examples of a kind from their number. Opens the sandbox where the kind runs programs."""
         if kind == "multi_step":
             return lambda index: tools_steps.multi_step(self.seed, index)
@@ -129,9 +127,7 @@ class SynthesizeTools(WritingStage):
         inns = make_inns(self.seed, INNS)
         passages = notes_of(inns)
         if self.corpus:
-            passages += read_folder(Path(self.corpus).expanduser())
-        if self.documents is not None:
-            passages += read_corpus(ctx.artifact(self.documents, "documents"))
+            passages += read_texts(Path(self.corpus).expanduser())
         search = SearchTool(passages)
         return lambda index: tools_steps.with_search(self.seed, index, inns, search, python)
 

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pippin.data.corpus.schema import DOCUMENTS
+from pippin.data.corpus.shards import Table
 from pippin.data.synthesis.tools_notes import make_inns, notes_of
 from pippin.data.synthesis.tools_real import PythonTool, SearchTool
-from pippin.data.synthesis.tools_search import Index, Passage, read_folder
+from pippin.data.synthesis.tools_search import Index, Passage, read_texts
 from pippin.data.synthesis.tools_steps import with_python, with_search
 from pippin.data.words import normalise
 from pippin.errors import UserError
@@ -66,15 +68,15 @@ def test_a_folder_is_read_by_names_and_strictly(tmp_path: Path) -> None:
     (tmp_path / "b" / "two.md").write_text("zwei é", encoding="utf-8")
     (tmp_path / "a.txt").write_text("one")
     (tmp_path / "c.bin").write_bytes(b"\0")
-    assert read_folder(tmp_path) == [Passage("a.txt", "one"), Passage("b/two.md", "zwei é")]
+    assert read_texts(tmp_path) == [Passage("a.txt", "one"), Passage("b/two.md", "zwei é")]
     (tmp_path / "d.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(UserError, match=r"d\.txt: byte 1: not UTF-8"):
-        read_folder(tmp_path)
+        read_texts(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
-        read_folder(tmp_path / "none")
+        read_texts(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="has no texts"):
-        read_folder(tmp_path / "empty")
+        read_texts(tmp_path / "empty")
 
 
 def test_the_notes_are_found() -> None:
@@ -85,6 +87,16 @@ def test_the_notes_are_found() -> None:
         assert inn.note in [hit["name"] for hit in json.loads(search.run(inn.name))]
         assert json.loads(search.run(f"inn {inn.village}"))[0]["name"] == inn.village_note
     assert json.loads(search.run("zebra")) == []
+
+
+def test_the_documents_of_a_curated_corpus_are_read(tmp_path: Path) -> None:
+    row = dict.fromkeys(DOCUMENTS.names, "")
+    for source, texts in (("b", ("one", "two")), ("a", ("three",))):
+        with Table(tmp_path / source, "0", DOCUMENTS) as table:
+            for text in texts:
+                split = "heldout" if text == "two" else "train"
+                table.add(row | {"id": f"id of {text}", "source": source, "text": text, "split": split})
+    assert read_texts(tmp_path) == [Passage("id of three", "three"), Passage("id of one", "one")]
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from pippin.data.corpus.documents import read_documents, sources_in
 from pippin.data.words import normalise
 from pippin.errors import UserError
 
 ENDINGS = (".txt", ".md", ".rst")
 LONGEST = 1_000_000  # bytes of a file that is read
+MOST = 20_000  # texts; the index is in memory
 
 
 class Passage(NamedTuple):
@@ -74,16 +75,25 @@ class Index:
         return [Found(int(number), float(scores[number])) for number in order if scores[number] > 0]
 
 
-def read_folder(folder: str | Path) -> list[Passage]:
-    """The text files of a folder and those below it (.txt, .md, .rst; hidden ones left out), by their names.
+def read_texts(folder: str | Path) -> list[Passage]:
+    """The texts of a folder: training documents of a curated corpus (a `documents/` directory), or files.
+
+    Files are .txt, .md and .rst, also below the folder, by their names; hidden ones are left out. At most 20,000 texts
+    are read, the first ones.
 
     Raises:
-        UserError: no such folder, none in it, or one that is no UTF-8.
+        UserError: no such folder, none in it, a damaged one, or a file that is no UTF-8.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with texts ({', '.join(ENDINGS)})")
-    found = []
+    found = list(islice(_documents(folder) if any(folder.glob("*/*.parquet")) else _files(folder), MOST))
+    if not found:
+        raise UserError(f"{folder}: has no texts ({', '.join(ENDINGS)})")
+    return found
+
+
+def _files(folder: Path) -> Iterator[Passage]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.suffix.lower() not in ENDINGS or not path.is_file() or any(part[0] == "." for part in name.parts):
@@ -91,20 +101,14 @@ def read_folder(folder: str | Path) -> list[Passage]:
         with open(path, "rb") as file:
             data = file.read(LONGEST)
         try:
-            found.append(Passage(name.as_posix(), data.decode("utf-8", "ignore" if len(data) == LONGEST else "strict")))
+            yield Passage(name.as_posix(), data.decode("utf-8", "ignore" if len(data) == LONGEST else "strict"))
         except UnicodeDecodeError as error:
             raise UserError(f"{path}: byte {error.start + 1}: not UTF-8; save the file as UTF-8") from None
-    if not found:
-        raise UserError(f"{folder}: has no texts ({', '.join(ENDINGS)})")
-    return found
 
 
-def read_corpus(directory: Path) -> Iterator[Passage]:
-    """The training documents of a `documents/` artifact, source by source.
+def _documents(directory: Path) -> Iterator[Passage]:
+    from pippin.data.corpus.documents import read_documents, sources_in  # pyarrow, which files do without
 
-    Raises:
-        UserError: there are none, or a file is damaged.
-    """
     for source in sources_in(directory):
         for document in read_documents(directory, source, "train"):
             yield Passage(document["id"], document["text"])
