@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chat_server import chat_server
 
 from pippin.data.conversations import read_conversations
 from pippin.data.prompts import read_prompts
 from pippin.data.synthesis.code_topics import TOPICS
-from pippin.data.writer import KeptWriter
 from pippin.errors import UserError
 from pippin.evaluate.verify.prompts import Verifier
 from pippin.pipeline import Graph
@@ -95,38 +95,32 @@ HOSTILE = {
 
 
 class Interviewer:
-    """A writer of one question on each topic; right in one of its solutions, in `tries` in none."""
+    """A server with one question on each topic but queues; of its four solutions one is right, of `tries` none."""
 
-    name = "interviewer"
+    def __init__(self) -> None:
+        self.asked = Counter[str]()
 
-    def write(
-        self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, n: int = 1, max_tokens: int,
-        temperature: float = 1.0, seed: int = 0,
-    ) -> list[list[str]]:  # fmt: skip
-        return [self._texts(str(messages[-1]["content"]))[:n] for messages in conversations]
-
-    def _texts(self, asked: str) -> list[str]:
+    def __call__(self, body: dict[str, Any]) -> str:
+        asked = str(body["messages"][-1]["content"])
+        self.asked[asked] += 1
         if "about this topic: queues" in asked:
-            return ["I would rather talk about something else."] * 4
+            return "I would rather talk about something else."
         if "about this topic" in asked:
-            return [QUESTION + (" Think of tries." if "tries" in asked else "")] * 4
+            return QUESTION + (" Think of tries." if "tries" in asked else "")
         if "tests of this function" in asked:
-            return [TESTS]
+            return TESTS
         hostile = list(HOSTILE.values())
-        return hostile if "tries" in asked else [*hostile[:3], RIGHT]
+        return (hostile if "tries" in asked else [*hostile[:3], RIGHT])[self.asked[asked] - 1]
 
 
 @pytest.mark.usefixtures("isolated")
-def test_a_writers_solutions_are_run_and_the_right_one_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        SynthesizeCode, "opened",
-        lambda stage, ctx, calls, progress: KeptWriter(Interviewer(), tmp_path / "calls.jsonl", 4, calls, progress),
-    )  # fmt: skip
-    stage = SynthesizeCode(
-        topics=("queues", "recursion", "tries"), per_topic=2, run_s=0.7, served="m", url="http://x/v1"
-    )
-    assert stage.calls == 36
-    directory = ran(stage, tmp_path / "runs")
+def test_a_writers_solutions_are_run_and_the_right_one_is_kept(tmp_path: Path) -> None:
+    with chat_server(Interviewer()) as (url, requests):
+        topics = ("queues", "recursion", "tries")
+        stage = SynthesizeCode(topics=topics, per_topic=2, run_s=0.7, served="interviewer", url=url, workers=1)
+        assert stage.calls == 36
+        directory = ran(stage, tmp_path / "runs")
+    assert len(requests) == 6 + 2 * (1 + 4)  # the questions that came twice or were none cost nothing more
     report = json.loads((directory / "report" / "code.json").read_text())
     assert report["questions"] == {"question: not one function": 2, "questions": 2, "repeated": 2}
     assert report["kept"] == 1 and report["left_out"] == {"below the threshold": 1}

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chat_server import chat_server
 
 from pippin.data.conversations import read_conversations
 from pippin.data.prompts import read_prompts
 from pippin.data.synthesis import tools_examples
-from pippin.data.writer import KeptWriter
 from pippin.errors import UserError
 from pippin.evaluate.verify.prompts import Verifier
-from pippin.pipeline import Context, Graph
+from pippin.pipeline import Graph
 from pippin.progress import Screen
 from pippin.stages.synthesize_tools import KINDS, REAL, SynthesizeTools
 
@@ -80,52 +80,40 @@ def test_programs_lead_to_numbers(tmp_path: Path) -> None:
 
 
 class Parrot:
-    """A writer whose first text is wrong and whose second one says the request again, with a word before it."""
-
-    name = "parrot"
+    """A server that says each request again: the first time with a number more, then with a word before it."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.heard: set[str] = set()
 
-    def write(
-        self, conversations: Sequence[Sequence[Mapping[str, Any]]], *, n: int = 1, max_tokens: int,
-        temperature: float = 1.0, seed: int = 0,
-    ) -> list[list[str]]:  # fmt: skip
-        self.asked += n * len(conversations)
-        texts = [str(messages[-1]["content"]).split("\n\n")[1] for messages in conversations]
-        return [[f"{text} And 99 more.", f"Now: {text}"][:n] for text in texts]
+    def __call__(self, body: dict[str, Any]) -> str:
+        text = str(body["messages"][-1]["content"]).split("\n\n")[1]
+        first = text not in self.heard
+        self.heard.add(text)
+        return f"{text} And 99 more." if first else f"Now: {text}"
 
 
-def parroting(
-    parrot: Parrot, directory: Path, most: int
-) -> Callable[[SynthesizeTools, Context, int, Callable[[int], None]], KeptWriter]:
-    return lambda stage, ctx, calls, progress: KeptWriter(parrot, directory / "calls.jsonl", 4, most, progress)
-
-
-def test_a_writers_words_are_kept_where_the_calls_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writers_words_are_kept_where_the_calls_hold(tmp_path: Path) -> None:
     kinds = ("lookalike", "irrelevant", "multi_step")
-    plain = ran(SynthesizeTools(kinds=kinds, per_kind=10), tmp_path / "plain")
-    stage = SynthesizeTools(kinds=kinds, per_kind=10, served="model", url="http://localhost:1/v1")
-    assert stage.calls == 20
-    parrot = Parrot()
-    monkeypatch.setattr(SynthesizeTools, "opened", parroting(parrot, tmp_path, 12))
-    with pytest.raises(UserError, match="max_calls=12: reached"):
-        ran(stage, tmp_path / "runs")
-    assert parrot.asked == 8
-    monkeypatch.setattr(SynthesizeTools, "opened", parroting(parrot, tmp_path, 20))
-    directory = ran(stage, tmp_path / "runs")
-    assert parrot.asked == 20  # what was asked before was kept
+    plain = ran(SynthesizeTools(kinds=kinds, per_kind=20), tmp_path / "plain")
+    with chat_server(Parrot()) as (url, requests):
+        stage = SynthesizeTools(kinds=kinds, per_kind=20, served="parrot", url=url, workers=1, max_calls=32)
+        assert stage.calls == 40
+        with pytest.raises(UserError, match="max_calls=32: reached"):
+            ran(stage, tmp_path / "runs")
+        assert len(requests) == 32
+        directory = ran(replace(stage, max_calls=40), tmp_path / "runs")
+        assert len(requests) == 40  # what was asked before was kept
     before, after = (
         [json.loads(line) for line in (each / "conversations" / "tools.jsonl").read_text().splitlines()]
         for each in (plain, directory)
     )
-    assert len(after) >= 25
+    assert len(after) >= 50
     for old, new in zip(before, after, strict=True):
         said = old["messages"][0]["content"]
         assert new["messages"][0]["content"] == (f"Now: {said}" if old["task"] == "lookalike" else said)
         assert new["messages"][1:] == old["messages"][1:]
     report = json.loads((directory / "report" / "tools.json").read_text())
-    assert report["kinds"]["lookalike"] == {"kept": 10, "reworded": 10, "wording: a number was added": 10}
+    assert report["kinds"]["lookalike"] == {"kept": 20, "reworded": 20, "wording: a number was added": 20}
 
 
 @pytest.mark.parametrize(
