@@ -1,6 +1,7 @@
 """Post-training on tasks with exact verifiers: every algorithm beside the others, then rounds of the committee (iTeC).
 
-A small model learns to write (`pretrain`) and to answer (`sft`). Then, in each round (afm 8): the committee answers
+A small model learns to write (`pretrain`) and to answer from demonstrations of which half are bad (`sft`): it can do
+better than it does, which is what the rest has to bring out. Then, in each round (afm 8): the committee answers
 prompts, a rule says which answers are better, the reward model is trained anew, every algorithm trains its model
 (rejection sampling, DPO, IPO, MDLOO), all of them answer, the best answer to each prompt is picked, and the student
 learns from the picks. `compare` judges all of them on held-out prompts. The report is silent about nearly all numbers;
@@ -18,6 +19,8 @@ from pippin.model.config import ModelConfig
 from pippin.pipeline import Stage
 from pippin.recipes.corpus import Corpus, up_to
 from pippin.stages.collect import CollectPreferences
+from pippin.stages.demonstrations import SOURCE as DEMONSTRATIONS
+from pippin.stages.demonstrations import Demonstrations
 from pippin.stages.picked import SOURCE, Picked
 from pippin.stages.policies import ComparePolicies
 from pippin.stages.preference import PreferenceTuning
@@ -130,13 +133,16 @@ def spec(steps: int, batch_size: int, lr: float, **more: Any) -> TrainSpec:
 
 @dataclass(frozen=True)
 class Params:
-    """Every number. The tasks are those of the generated world (`data.world_tasks`)."""
+    """Every number. The tasks are those of the generated world (`data.world_tasks`); `bad` is the share of bad
+    demonstrations."""
 
     tasks: tuple[str, ...] = ("add", "sort", "digits", "form")
     prompts: int = 4_000
     heldout_prompts: int = 400
     rounds: int = 3
-    corpus: Corpus = field(default_factory=lambda: Corpus(world_tasks=10_000, instruct_world=20_000))
+    demonstrations: int = 20_000
+    bad: float = 0.5
+    corpus: Corpus = field(default_factory=lambda: Corpus(world_tasks=10_000, instruct_world=2_000))
     vocab_size: int = 512
     pretrain: TrainSpec = field(default_factory=lambda: spec(1_500, 8, 0.005, warmup_steps=40))
     sft: TrainSpec = field(default_factory=lambda: spec(800, 8, 0.004, floor=0.05))
@@ -173,7 +179,8 @@ def start_of(p: Params) -> dict[str, Stage]:
     sft = Sft(tokens=tokens, start=pretrain, train=p.sft, mixture={"chat": 1.0}, model=model, seed=p.seed)
     prompts = Prompts(tasks=p.tasks, train=p.prompts, heldout=p.heldout_prompts, seed=p.seed)
     return {
-        **up_to(curate), "tokenizer": tokenizer, "tokens": tokens, "pretrain": pretrain, "sft": sft, "prompts": prompts,
+        **up_to(curate), "tokenizer": tokenizer, "tokens": tokens, "pretrain": pretrain, "demonstrations": shown, "sft": sft,
+        "prompts": prompts,
     }  # fmt: skip
 
 
