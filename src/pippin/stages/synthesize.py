@@ -58,7 +58,7 @@ class SynthesizeMaths(WritingStage):
         return {"seeds": digest_tree(Path(self.seeds).expanduser())} if self.seeds else {}
 
     def cost(self) -> Cost:
-        return Cost(bytes=2_000 * self.n, other_s=1 + self.n / 500 + self.seconds(self.plan.calls(self.n)))
+        return Cost(bytes=2_000 * self.n, other_s=1 + self.n / 250 + self.seconds(self.plan.calls(self.n)))
 
     def run(self, ctx: Context) -> None:
         seeds = (

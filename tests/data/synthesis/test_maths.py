@@ -14,6 +14,7 @@ import pytest
 from pippin.data.prompts import read_prompts
 from pippin.data.records import split_of
 from pippin.data.synthesis import maths
+from pippin.data.synthesis.calculations import Calculations
 from pippin.data.synthesis.maths import Plan, choose, evolve, prompt_row, solve, sound
 from pippin.data.synthesis.maths_prompts import Unusable, read_question, read_solution, read_verdict
 from pippin.data.synthesis.maths_questions import (
@@ -149,15 +150,41 @@ def test_a_row_of_a_file_is_turned_round_and_lengthened_by_rule(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "answer", "numbers"),
     [
-        ("12 of 30 and 12 more", "#### 5", ["30"]),  # twice there: which one is meant?
+        ("12 of 30 and 12 more", "5", ["30"]),  # twice there: which one is meant?
         ("Of 30 boys 7 go in 2.5 hours.", "<<30-7=23>> #### 23", ["30", "7"]),  # the calculation does not use 2.5
-        ("Of 30 boys 7 go.", "23", ["30", "7"]),
+        ("Of 30 boys 7 go in 2.5 hours.", "23", ["30", "7", "2.5"]),
+        ("Of 30 boys 7 go.", "<<30-7=22>> #### 22", []),  # wrong
         ("He pays $12, or 40% of 1,500 for x3 and 2/3.", "9", ["12"]),
         ("Let x be 4 and y be 5.", "9", []),
+        ("Half of 8 is left.", "many", []),
     ],
 )
 def test_numbers_that_may_be_hidden(text: str, answer: str, numbers: list[str]) -> None:
     assert maskable(question(text, answer)) == numbers
+    assert maskable(question(text, answer), proved=True) == (numbers if "<<" in answer else [])
+
+
+@pytest.mark.parametrize(
+    ("notes", "number", "answer", "one"),
+    [
+        ("<<48/2=24>> <<48+24=72>>", "48", "72", True),  # a sum of the number and a part of it
+        ("<<48/2=24>> <<48+24=72>>", "2", "72", True),  # 48 / n + 48
+        ("<<6*6=36>>", "6", "36", False),  # -6 would do as well
+        ("<<5-2=3>> <<4+4=8>>", "5", "8", False),  # of no use to the answer
+        ("<<100-40=60>> <<60/40=1.5>>", "40", "1.5", True),
+        ("<<12*(3+4)=84>>", "3", "84", True),
+        ("<<8*0=0>>", "8", "0", False),
+        ("<<8-8=0>>", "8", "0", False),
+        ("<<4/2=2>> <<2*9=18>>", "2", "18", True),  # the second 2 is the first result
+        ("<<48+24=72>>", "48", "71", False),
+        ("<<9**9**9=1>>", "9", "1", False),
+        ("<<__import__('os')=1>>", "1", "1", False),
+        ("<<" + "(" * 150 + "1" + ")" * 40 + "=1>>", "1", "1", False),
+        ("", "1", "1", False),
+    ],
+)
+def test_calculations_lead_back_to_one_number(notes: str, number: str, answer: str, one: bool) -> None:
+    assert Calculations(notes).determine(number, answer) is one
 
 
 def test_templates_by_rule_are_all_solved(tmp_path: Path) -> None:
@@ -191,6 +218,24 @@ def test_templates_by_rule_are_all_solved(tmp_path: Path) -> None:
     talks = [talk for each in answered for talk in maths.conversation_rows(each)]
     assert not {talk["id"].partition("#")[0] for talk in talks} & held
     assert len(talks) == len(rows) - len(held)
+
+
+def test_rows_of_gsm8k_and_math(test_data: Path) -> None:
+    """Every row is read; of a hundredth, the number that a reversal asks for stands where x does."""
+    rows = read_seeds(test_data / "gsm8k" / "train.jsonl.gz")
+    assert len(rows) == 7_473
+    backs = [(row, by_rule(row, "reversed", 0, 0)) for row in rows[::100]]
+    found = [(row, back) for row, back in backs if back is not None]
+    assert len(found) >= 0.75 * len(backs)
+    for row, back in found:
+        assert back.answer is not None
+        asked, _, given = back.text.rpartition(" The answer to this question is ")
+        assert re.sub(r"\bx\b", back.answer, asked) == row.text
+        assert check_gsm8k(row.answer or "", given).correct
+        assert back.answer in maskable(row)
+    maths_rows = read_seeds(test_data / "math" / "train.jsonl.gz")
+    assert len(maths_rows) > 7_400 and {row.kind for row in maths_rows} == {"math"}
+    assert all(row.answer for row in maths_rows)
 
 
 # --- by a model ------------------------------------------------------------------------------------------------------

@@ -316,15 +316,15 @@ def conversation_rows(answered: Answered) -> list[dict[str, Any]]:
     ]
 
 
-def summary(made: Sequence[Question], answered: Sequence[Answered], dropped: Mapping[str, int]) -> dict[str, Any]:
-    """What was made and kept by origin, the mean difficulty of what was kept, and why the rest was dropped."""
+def summary(questions: Sequence[Question], answered: Sequence[Answered], dropped: Mapping[str, int]) -> dict[str, Any]:
+    """Different questions and kept ones by origin, the mean difficulty of what was kept, why the rest was dropped."""
     kept = Counter(each.question.origin for each in answered)
     wrong: dict[str, list[float]] = {}
     for each in answered:
         if each.wrong is not None:
             wrong.setdefault(each.question.origin, []).append(each.wrong)
     return {
-        "made": dict(sorted(Counter(question.origin for question in made).items())),
+        "questions": dict(sorted(Counter(question.origin for question in questions).items())),
         "kept": dict(sorted(kept.items())),
         "difficulty": {origin: sum(values) / len(values) for origin, values in sorted(wrong.items())},
         "dropped": dict(sorted(dropped.items())),

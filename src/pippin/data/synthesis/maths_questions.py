@@ -2,11 +2,11 @@
 
 What a rule can do depends on where a question comes from:
 
-                template (`problems`)                     row of a file with a plain number as its answer
-    rephrased   another wording                           -
-    reversed    the answer given, a number asked for      the same, with the question left as it is
-    deeper      one more person and step                  the answer is multiplied and added to
-    broader     a template of another topic               a template
+                template (`problems`)                  row of a file with a plain number as its answer
+    rephrased   another wording                        -
+    reversed    the answer given, a number asked for   the same behind the question, if it has GSM8K's calculations
+    deeper      one more person and step               the answer is multiplied and added to
+    broader     a template of another topic            a template
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, Literal
 from pippin.data.messages import read_text
 from pippin.data.records import Split, fraction_of, split_of
 from pippin.data.rows import read_rows
+from pippin.data.synthesis.calculations import Calculations
 from pippin.data.synthesis.families import FAMILIES
 from pippin.data.synthesis.problems import Problem, deepened, draw_problem, rephrased, turned_round
 from pippin.data.world_words import Draw
@@ -29,7 +30,6 @@ Origin = Literal["seed", "rephrased", "reversed", "deeper", "broader"]
 TEMPLATES = "maths templates"
 
 _NUMBER = re.compile(r"(?<![\w.,/^\\{-])\d+(?:\.\d+)?(?![\w/^}%]|[.,]\d)")
-_NOTED = re.compile(r"<<([^<>\n]*)>>")  # GSM8K's calculations
 
 
 @dataclass(frozen=True)
@@ -171,24 +171,24 @@ def _elsewhere(problem: Problem | None, draw: Draw) -> Problem:
     return draw_problem(draw.pick(alike or others), draw)
 
 
-def maskable(question: Question) -> list[str]:
-    """The numbers that may be hidden in a question: each stands there once, and (GSM8K) its calculations use it.
+def maskable(question: Question, proved: bool = False) -> list[str]:
+    """The numbers that may be hidden in a question, each once in its text; empty where its answer is no plain number.
 
-    Of a template they are those that the answer determines; else that no other number would do is likely, not proved.
-    Empty where the answer is no plain number.
+    In a template and in a row of GSM8K's form they are those that the calculations lead back to. Where there are no
+    calculations any number may do, and samples must show it; with `proved` there is none then.
     """
     found = _NUMBER.findall(question.text)
+    once = [number for number in found if found.count(number) == 1]
     if question.problem is not None:
-        numbers = question.problem.numbers
-        return [str(numbers[name]) for name in question.problem.hideable() if found.count(str(numbers[name])) == 1]
-    if plain_answer(question) is None or re.search(r"\bx\b", question.text):
+        numbers = {str(question.problem.numbers[name]) for name in question.problem.hideable()}
+        return [number for number in once if number in numbers]
+    answer = plain_answer(question)
+    if answer is None or re.search(r"\bx\b", question.text):
         return []
-    noted = " ".join(_NOTED.findall(question.answer or ""))
-    return [
-        number
-        for number in found
-        if found.count(number) == 1 and (not noted or re.search(rf"(?<![\d.]){re.escape(number)}(?![\d.])", noted))
-    ]
+    if proved or "<<" in (question.answer or ""):
+        calculations = Calculations(question.answer or "")
+        return [number for number in once if calculations.determine(number, answer)]
+    return once
 
 
 def plain_answer(question: Question) -> str | None:
@@ -200,7 +200,7 @@ def plain_answer(question: Question) -> str | None:
 
 def _unknown(question: Question, draw: Draw) -> tuple[str, str] | None:
     """The question with a number hidden and its answer given, and the number."""
-    numbers, result = maskable(question), plain_answer(question)
+    numbers, result = maskable(question, proved=True), plain_answer(question)
     if not numbers:
         return None
     hidden = draw.pick(numbers)
