@@ -105,6 +105,8 @@ def test_a_limit_takes_always_the_same_prompts(tmp_path: Path) -> None:
     more = read_responses(sample(tmp_path, limit=7)["responses"] / "responses" / "responses.jsonl")
     assert (len(by_prompt(few)), len(by_prompt(more))) == (4, 7)
     assert set(by_prompt(few)) < set(by_prompt(more))
+    other = read_responses(sample(tmp_path, limit=7, seed=1)["responses"] / "responses" / "responses.jsonl")
+    assert set(by_prompt(other)) != set(by_prompt(more))
 
 
 def test_too_many_samples_are_refused_before_a_model_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from pippin.stages.picked import Picked
 from pippin.stages.policies import ComparePolicies
 from pippin.stages.prompts import Prompts
 from pippin.stages.responses import Responses
+from pippin.stages.reward import Reward
 from pippin.stages.round_report import RoundReport
 from pippin.stages.sft import Sft
 from pippin.training.loop import TrainSpec
@@ -132,3 +134,35 @@ def test_what_came_of_it_is_told(places: dict[str, Path]) -> None:
     text = (places["report"] / "report" / "round.txt").read_text(encoding="utf-8")
     for word in ("Round 1", "first", "second", "nobody", "student", "640 samples", "by rule 1"):
         assert word in text
+
+
+@pytest.mark.slow
+def test_a_reward_model_of_the_rounds_preferences_picks_right(places: dict[str, Path], tmp_path: Path) -> None:
+    runs, given = places["picked"].parent, places["picked"].parents[1] / "given"
+    stages = stages_of(given)
+    prompts, responses, begin = stages["prompts"], stages["responses"], stages["begin"]
+    assert isinstance(responses, Responses)
+    collected = CollectPreferences(prompts=prompts, responses=responses, pairs_per_prompt=3)
+    reward = Reward(start=begin, preferences=collected, train=replace(TRAIN, steps=400, batch_size=32, lr=0.01))
+    picked = Picked(model=begin, prompts=prompts, responses=responses, by="reward", reward=reward)
+    graded = CollectPreferences(prompts=prompts, responses=responses, grader="reward", reward=reward)
+    report = RoundReport(number=2, picked=picked, preferences=graded, reward=reward)
+    more = {"pairs": collected, "reward": reward, "favourites": picked, "graded": graded, "second": report}
+    whole = shutil.copytree(runs, tmp_path / "runs")
+    made = run(whole, **(stages | {f"{name}_2": stage for name, stage in more.items()}))
+    assert read_json(made["reward_2"] / "stage.json")["results"]["accuracy"] > 0.8
+    found = by_prompt(read_responses(places["responses"] / "responses" / "responses.jsonl"))
+    text = {(r["prompt"], r["member"], r["sample"]): r["response"] for own in found.values() for r in own}
+    solvable = right = 0
+    for pick in picks_of(made["favourites_2"]):
+        expected = answer(int(pick["prompt"][1:]))
+        if any(r["response"] == expected for r in found[pick["prompt"]]):
+            solvable += 1
+            right += text[pick["prompt"], pick["member"], pick["sample"]] == expected
+    assert solvable > 90
+    assert right / solvable > 0.95
+    numbers = read_json(made["second_2"] / "report" / "round.json")
+    assert numbers["reward"]["heldout"]["accuracy"] > 0.8
+    by_name = {member["name"]: member for member in numbers["members"]}
+    assert all(0.2 < by_name[name]["right"] < 0.8 for name in ("first", "second"))  # verified for the report
+    assert all(isinstance(by_name[name]["reward"], float) for name in ("first", "second"))

@@ -40,7 +40,7 @@ class Responses(Stage):
         split: which side of the prompts.
         samples: of each member for each prompt.
         temperature, max_tokens: of sampling.
-        limit: at most this many prompts, chosen by a hash of their ids; 0: all.
+        limit: at most this many prompts, chosen by a hash of the seed and their ids; 0: all.
         max_samples: refuse, before anything is loaded, to draw more samples than this in all; 0: no limit.
         batch_size: sequences that run at the same time.
     """
@@ -73,7 +73,7 @@ class Responses(Stage):
             raise UserError(f"split={self.split}: must be train or heldout")
 
     def run(self, ctx: Context) -> None:
-        prompts = _some(prompts_of(ctx, self.prompts, self.split), self.limit)
+        prompts = _some(prompts_of(ctx, self.prompts, self.split), self.limit, self.seed)
         asked = len(prompts) * len(self.members) * self.samples
         if self.max_samples and asked > self.max_samples:
             raise UserError(
@@ -153,11 +153,12 @@ class Responses(Stage):
         return Cost(bytes=(200 + 4 * self.max_tokens) * samples, other_s=1 + samples * self.max_tokens / 2_000)
 
 
-def _some(prompts: list[Prompt], limit: int) -> list[Prompt]:
-    """`limit` of the prompts in their order, always the same ones; 0: all."""
+def _some(prompts: list[Prompt], limit: int, seed: int) -> list[Prompt]:
+    """`limit` of the prompts in their order, for a seed always the same ones; 0: all."""
     if not 0 < limit < len(prompts):
         return prompts
-    chosen = {p["id"] for p in sorted(prompts, key=lambda p: (fraction_of(f"responses/{p['id']}"), p["id"]))[:limit]}
+    drawn = sorted(prompts, key=lambda prompt: (fraction_of(f"responses/{seed}/{prompt['id']}"), prompt["id"]))
+    chosen = {prompt["id"] for prompt in drawn[:limit]}
     return [prompt for prompt in prompts if prompt["id"] in chosen]
 
 
