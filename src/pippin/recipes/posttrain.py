@@ -175,12 +175,13 @@ def start_of(p: Params) -> dict[str, Stage]:
     tokenizer = TrainTokenizer(curate=curate, vocab_size=p.vocab_size, or_fewer=True)
     tokens = Tokenize(curate=curate, tokenizer=tokenizer)
     model = small_model(p.vocab_size)
-    pretrain = Pretrain(tokens=tokens, train=p.pretrain, mixture={"tasks": 0.7, "chat": 0.3}, model=model, seed=p.seed)
-    sft = Sft(tokens=tokens, start=pretrain, train=p.sft, mixture={"chat": 1.0}, model=model, seed=p.seed)
+    pretrain = Pretrain(tokens=tokens, train=p.pretrain, mixture={"tasks": 1.0}, model=model, seed=p.seed)
+    shown = Demonstrations(tokenizer=tokenizer, tasks=p.tasks, train=p.demonstrations, bad=p.bad, seed=p.seed)
+    sft = Sft(tokens=shown, start=pretrain, train=p.sft, mixture={DEMONSTRATIONS: 1.0}, model=model, seed=p.seed)
     prompts = Prompts(tasks=p.tasks, train=p.prompts, heldout=p.heldout_prompts, seed=p.seed)
     return {
-        **up_to(curate), "tokenizer": tokenizer, "tokens": tokens, "pretrain": pretrain, "demonstrations": shown, "sft": sft,
-        "prompts": prompts,
+        **up_to(curate), "tokenizer": tokenizer, "tokens": tokens, "pretrain": pretrain, "demonstrations": shown,
+        "sft": sft, "prompts": prompts,
     }  # fmt: skip
 
 
