@@ -86,7 +86,7 @@ def test_seeds_of_files(tmp_path: Path) -> None:
         NATALIA,
         {"problem": "What is $1+1$?", "answer": "2"},
         {"problem": "Find $x$.", "solution": r"So \boxed{\frac12}."},
-        {"question": "How many legs has a table?"},
+        {"question": "How many legs has a table?", "answer": " "},
         NATALIA,
     ]
     found = read_seeds(seeds_file(tmp_path / "q.jsonl", rows))
@@ -107,7 +107,6 @@ def test_seeds_of_files(tmp_path: Path) -> None:
         ({"question": " "}, "question: empty"),
         ({"question": "How many?", "answer": "many"}, "does not end in a number"),
         ({"problem": "How many?", "answer": 3}, "answer: value '3': must be text"),
-        ({"problem": "How many?", "answer": " "}, "answer: empty"),
         ({"question": "Half \ud800?", "answer": "1"}, "lone surrogate"),
     ],
 )
@@ -235,7 +234,7 @@ def test_rows_of_gsm8k_and_math(test_data: Path) -> None:
         assert back.answer in maskable(row)
     maths_rows = read_seeds(test_data / "math" / "train.jsonl.gz")
     assert len(maths_rows) > 7_400 and {row.kind for row in maths_rows} == {"math"}
-    assert all(row.answer for row in maths_rows)
+    assert sum(row.answer is None for row in maths_rows) == 2, "two are published without"
 
 
 # --- by a model ------------------------------------------------------------------------------------------------------

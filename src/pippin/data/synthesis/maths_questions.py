@@ -88,7 +88,7 @@ def read_seeds(path: str | Path, n: int | None = None, seed: int = 0) -> list[Qu
     """The questions of a file, or `n` of them, chosen by a hash: the same whatever their order.
 
     A row is GSM8K's {"question", "answer"}, whose answer ends in a number, or MATH's {"problem", "answer" or
-    "solution"}; without an answer a question has no ground truth. Equal questions count once.
+    "solution"}; without an answer, or with an empty one, there is no ground truth. Equal questions count once.
 
     Raises:
         UserError: one line that names file, line and field: what is wrong there, and how many lines have errors.
@@ -129,7 +129,7 @@ def _of_row(value: Any, id: str, source: str) -> Question:
     field = "solution" if is_math and value.get("answer") is None else "answer"
     answer = None if value.get(field) is None else read_text(value[field], field)
     if answer is not None and not answer.strip():
-        raise ValueError(f"{field}: empty; give the answer, or leave the field out")
+        answer = None  # as two rows of MATH have it
     if answer is not None and not is_math and final_number(answer) is None:
         raise ValueError(f"answer: value {answer[-40:]!r}: does not end in a number, as GSM8K's do; or name it problem")
     return Question(id, text, "math" if is_math else "gsm8k", answer, "seed", text, source)
