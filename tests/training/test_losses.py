@@ -117,6 +117,7 @@ def test_the_penalty_comes_before_the_baseline() -> None:
     assert torch.allclose(found, losses.leave_one_out(double(0.5, 0.5, 0.5)[None]))
     after = losses.leave_one_out(rewards) - beta * (log_probs - reference)
     assert not torch.allclose(found, after)
+    assert not losses.kl_penalised(rewards, log_probs.requires_grad_(), reference, beta).requires_grad
 
 
 def bandit(logits: Tensor, iterate: Tensor, beta: float, gamma: float, kind: str = "exact") -> tuple[Tensor, Tensor]:
