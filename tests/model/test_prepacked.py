@@ -81,6 +81,14 @@ def test_adapters_are_added_however_it_was_opened() -> None:
             torch.testing.assert_close(model(tokens_BT), base, atol=1e-5, rtol=1e-5)
 
 
+def test_there_are_no_gradients_inside_and_all_of_them_afterwards() -> None:
+    model = tiny_model(TINY)
+    with model.unchanging():
+        assert not model(random_tokens()).requires_grad
+    model(random_tokens()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
 @torch.no_grad()
 def test_it_ends_with_the_block_whatever_happens_there() -> None:
     model = tiny_model(TINY)
@@ -93,6 +101,7 @@ def test_it_ends_with_the_block_whatever_happens_there() -> None:
     assert torch.equal(model(random_tokens()), fresh(random_tokens()))
 
 
+@torch.no_grad()
 def test_what_cannot_be_prepacked_runs_as_ever() -> None:
     assert prepack(torch.zeros(4, 4, dtype=torch.float64)) is None
     assert prepack(torch.zeros(4, 4, device="meta")) is None

@@ -193,7 +193,8 @@ class Transformer(nn.Module):
                 for module in modules:
                     if module not in joined:
                         module.prepacked = prepack(module.dense_weight())
-            yield
+            with torch.no_grad():
+                yield
         finally:
             for sublayer in sublayers:
                 sublayer.part()
