@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 SHIPPED = (
     "quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft", "ablation",
-    "sweep", "long_context", "curate", "classifiers", "autoscale", "synthesize", "sft_mixture",
+    "sweep", "long_context", "curate", "classifiers", "autoscale", "synthesize", "sft_mixture", "metareward",
 )  # fmt: skip
 BENCHES = (
     "train", "loader", "learning", "mup", "checkpoint", "compress", "compress_3b", "export", "device",
