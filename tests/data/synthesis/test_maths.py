@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,21 @@ def test_without_ground_truth_the_judge_decides() -> None:
     assert writer.calls == {"solve": 5, "right": 5}
     never = good(solve=writer.says["solve"], right=lambda *_: "Verdict: no")
     assert solve(unknown, Plan(samples=5), never, check) == ([], {"deeper: no answer that the judge accepts": 1})
+
+
+def test_equal_values_in_other_forms_are_one_answer() -> None:
+    finals = ["1/2", "0.5", "2", "7" * 300]
+    writer = good(solve=lambda text, sample: f"Box {finals[sample]}", right=lambda *_: "Verdict: yes")
+
+    def by_value(fields: dict[str, Any], response: str) -> tuple[bool, str | None]:
+        said = response.removeprefix("Box ")
+        return Fraction(said) == Fraction(fields["answer"]), said
+
+    unknown = [replace(question("What is a half of 1?", None, "deeper"), kind="math")]
+    ((kept,), dropped) = solve(unknown, Plan(samples=4), writer, by_value)
+    assert (kept.question.answer, kept.solutions, kept.wrong) == ("1/2", ["Box 1/2", "Box 0.5"], 0.5)
+    assert dropped == {"solution: no final answer": 1}
+    assert writer.calls["right"] == 3
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ Check = Callable[[dict[str, Any], str], tuple[bool, str | None]]
 """Verifier and response to whether it is right, and the final answer that was found in it."""
 
 VERDICT_TOKENS = 256
+LONGEST_FINAL = 200  # characters of a final answer
 EVOLVED: tuple[Origin, ...] = ("deeper", "broader")
 
 
@@ -241,7 +242,7 @@ def _read(question: Question, texts: Sequence[str], check: Check, dropped: Count
     """The samples that can be read and come to a final answer."""
     # Where nobody knows the answer any will do: what counts is the final answer that is found.
     verifier = {"kind": question.kind, "answer": question.answer or "0"}
-    found = []
+    found: list[_Sample] = []
     for text in texts:
         try:
             solution = read_solution(text)
@@ -249,10 +250,13 @@ def _read(question: Question, texts: Sequence[str], check: Check, dropped: Count
             dropped[f"solution: {error}"] += 1
             continue
         right, final = check(verifier, solution)
-        if final is None:
+        if final is None or len(final) > LONGEST_FINAL:
             dropped["solution: no final answer"] += 1
-        else:
-            found.append(_Sample(solution, final, right))
+            continue
+        if question.answer is None:  # equal values in other forms are one answer, in the form of the first
+            finals = dict.fromkeys(sample.final for sample in found)
+            final = next((f for f in finals if check({"kind": question.kind, "answer": f}, solution)[0]), final)
+        found.append(_Sample(solution, final, right))
     return found
 
 
