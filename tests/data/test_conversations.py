@@ -62,6 +62,8 @@ def called(*calls: object, **others: object) -> dict[str, object]:
         ({"text": "Hello", "label": 1}, "fields 'text, label': fit no known layout; known: messages"),
         ({"instruction": "Hello"}, "fields 'instruction': fit no known layout"),
         (GOOD | ALPACA, "fields 'messages, instruction, input, output': fit several layouts; known: messages"),
+        (GOOD | {"chosen": "a", "rejected": "b"}, "chosen, rejected: a pair of answers, no conversation"),
+        (GOOD | {"label": False}, r"label: marks on single answers \(KTO\) are not read"),
         ({"messages": []}, r"messages: value '\[\]': must be a list of messages, not empty"),
         ({"messages": ["Hello"]}, r"messages\[0\]: value 'Hello': must be an object"),
         (
@@ -207,6 +209,9 @@ def test_published_conversations(test_data: Path, tmp_path: Path) -> None:
     alpaca, repeated = read_conversations(write(tmp_path / "alpaca.jsonl", *asked), 0.1)
     assert (len(alpaca), repeated) == (175, 0)
     assert all(len(record["messages"]) == 2 for record in alpaca)
+    for name, said in (("dpo", "chosen, rejected: a pair"), ("kto", "label: marks on single answers")):
+        with pytest.raises(UserError, match=rf"json.gz:1: {said}.* \(300 lines have errors\)"):
+            read_conversations(test_data / "preference" / f"{name}_en_demo.json.gz", 0.1)
     with pytest.raises(UserError, match=r"seed_tasks.jsonl:1: fields 'id, name, .*': fit no known layout"):
         read_conversations(test_data / "instruct" / "self_instruct_seed_tasks.jsonl", 0.1)
 

@@ -80,6 +80,14 @@ def read_conversations(path: str | Path, heldout_share: float) -> tuple[list[Ins
 
 def _messages(value: Any) -> list[Message]:
     """The messages of one row; ValueError with the field and what is wrong."""
+    if isinstance(value, Mapping):
+        # What of these is worth learning is not said by the messages, so they would be learnt whatever they are worth.
+        if value.get("chosen") is not None and value.get("rejected") is not None:
+            raise ValueError(
+                "chosen, rejected: a pair of answers, no conversation; end it with the answer to be learnt"
+            )
+        if isinstance(value.get("label"), bool):
+            raise ValueError("label: marks on single answers (KTO) are not read; keep the good rows, without the field")
     layouts = [
         layout
         for layout, fields in LAYOUTS.items()
