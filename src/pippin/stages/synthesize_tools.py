@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class SynthesizeTools(WritingStage):
         wordings: samples of the writer for a request.
         temperature: of the writer.
         corpus: a folder of texts, or the `documents/` of a curated corpus, that the search tool also finds.
+        sandboxes: that run at the same time.
     """
 
     kinds: tuple[str, ...] = KINDS
@@ -59,6 +61,7 @@ class SynthesizeTools(WritingStage):
     wordings: int = 2
     temperature: float = 0.8
     corpus: str = ""
+    sandboxes: int = field(default=2, metadata={"how": True})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +71,7 @@ class SynthesizeTools(WritingStage):
                 raise UserError(f"kinds: value {kind!r}: must be one of {', '.join(KINDS)}")
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise UserError(f"kinds: value {self.kinds}: give at least one, and none twice")
-        for name in ("per_kind", "wordings"):
+        for name in ("per_kind", "wordings", "sandboxes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: value {getattr(self, name)}: must be at least 1")
         if not 0 <= self.temperature <= 5:
@@ -86,7 +89,9 @@ class SynthesizeTools(WritingStage):
     def cost(self) -> Cost:
         real = sum(kind in REAL for kind in self.kinds) * self.per_kind
         total = len(self.kinds) * self.per_kind
-        return Cost(bytes=4_000 * total, other_s=1 + 0.001 * total + 0.05 * real + self.seconds(self.calls))
+        return Cost(
+            bytes=4_000 * total, other_s=1 + 0.001 * total + 0.1 * real / self.sandboxes + self.seconds(self.calls)
+        )
 
     def run(self, ctx: Context) -> None:
         made: list[tuple[str, Split, Example]] = []
@@ -135,20 +140,20 @@ class SynthesizeTools(WritingStage):
         self, kind: str, make: Callable[[int], Example | None], count: Counter[str], advance: Callable[[int], None]
     ) -> Iterator[tuple[str, Split, Example]]:
         seen: set[tuple[str, ...]] = set()
-        for index in range(self.per_kind):
-            found = make(index)
-            advance(1)
-            if found is None:
-                count["answer not found"] += 1
-                continue
-            key = (found.text, *sorted(tool.name for tool in found.offered))
-            if key in seen:
-                count["repeated"] += 1
-                continue
-            seen.add(key)
-            count["kept"] += 1
-            # The same question is on the same side, whatever is on offer.
-            yield f"tools/{kind}:{self.seed}:{index}", split_of(f"tools/{found.text}"), found
+        with ThreadPoolExecutor(self.sandboxes if kind in REAL else 1) as pool:
+            for index, found in enumerate(pool.map(make, range(self.per_kind))):
+                advance(1)
+                if found is None:
+                    count["answer not found"] += 1
+                    continue
+                key = (found.text, *sorted(tool.name for tool in found.offered))
+                if key in seen:
+                    count["repeated"] += 1
+                    continue
+                seen.add(key)
+                count["kept"] += 1
+                # The same question is on the same side, whatever is on offer.
+                yield f"tools/{kind}:{self.seed}:{index}", split_of(f"tools/{found.text}"), found
 
     def _worded(
         self, ctx: Context, made: list[tuple[str, Split, Example]], counts: dict[str, Counter[str]]
