@@ -76,10 +76,12 @@ def test_a_missing_grade_adds_nothing_and_pulls_at_nothing() -> None:
     logits = torch.randn(3, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     grades = torch.tensor([[0, 1, 2, 0], [1, -100, 2, -100], [-100] * 4])
     found = losses.grade_regulariser(logits, grades)
-    logs = logits.log_softmax(-1)
-    assert float(found[0]) == pytest.approx(float(-(logs[0, 0, 0] + logs[0, 1, 1] + logs[0, 2, 2] + logs[0, 3, 0])))
-    assert float(found[1]) == pytest.approx(float(-(logs[1, 0, 1] + logs[1, 2, 2])))
-    assert float(found[2]) == 0
+    logs = logits.detach().log_softmax(-1)
+    assert float(found[0].detach()) == pytest.approx(
+        float(-(logs[0, 0, 0] + logs[0, 1, 1] + logs[0, 2, 2] + logs[0, 3, 0]))
+    )
+    assert float(found[1].detach()) == pytest.approx(float(-(logs[1, 0, 1] + logs[1, 2, 2])))
+    assert float(found[2].detach()) == 0
     pull = gradient(found.sum(), logits)
     assert (pull[grades == -100] == 0).all() and (pull[grades != -100] != 0).all()
 
@@ -137,6 +139,18 @@ def test_the_first_step_of_mirror_descent_is_that_of_rloo(kind: str, gamma: floa
     p = logits.log_softmax(-1)
     plain = (p.detach().exp() * losses.reinforce(p, advantages)).sum()
     assert torch.allclose(gradient(loss, logits), gradient(plain, logits), atol=1e-12)
+
+
+def test_the_plain_estimate_of_the_kl_would_not_vanish_at_the_iterate() -> None:
+    """mean(rho log rho) leaves mean(grad log pi) there, zero in expectation only: why `k3` or the exact KL is taken."""
+    logits, arms = double(0.4, -0.2, 0.1).requires_grad_(), torch.tensor([0, 2, 2, 1, 0, 0, 2])
+    log_p = logits.log_softmax(-1)
+    log_ratio = log_p[arms] - log_p[arms].detach()
+    left = gradient((log_ratio.exp() * log_ratio).mean(), logits)
+    assert torch.allclose(left, (F.one_hot(arms, 3) - log_p.detach().exp()).mean(0), atol=1e-12)
+    assert left.abs().max() > 0.05
+    for kl in (lambda log_p: losses.k3(log_p[arms], log_p[arms]).mean(), lambda log_p: losses.exact_kl(log_p, log_p)):
+        assert gradient(kl(logits.log_softmax(-1)), logits).abs().max() < 1e-12
 
 
 def test_off_the_iterate_the_gradient_is_the_closed_form() -> None:
@@ -225,6 +239,17 @@ def test_a_ratio_far_away_pulls_no_more() -> None:
     pull = gradient(loss.sum(), log_probs)
     assert float(pull[0]) == pytest.approx(-math.exp(0.5)) and float(pull[1]) == 0
     assert float(loss.detach()[1]) == pytest.approx(-math.exp(losses.MAX_LOG_RATIO))
+
+
+def test_no_gradient_reaches_the_iterate() -> None:
+    log_p, old = double(0.4, -0.2, 0.1).requires_grad_(), double(0.3, -0.1, 0.1).requires_grad_()
+    a, b, advantages = log_p.log_softmax(-1), old.log_softmax(-1), double(1.0, -1.0, 0.5)
+    for loss in (
+        losses.mirror_descent(a, b, advantages, torch.zeros(3), 0.1), losses.clipped(a, b, advantages),
+        losses.k3(a, b), losses.exact_kl(a, b),
+    ):  # fmt: skip
+        reached = torch.autograd.grad(loss.sum(), (log_p, old), retain_graph=True, allow_unused=True)
+        assert reached[0].abs().max() > 1e-3 and reached[1] is None
 
 
 def test_clipping_takes_the_worse_of_both() -> None:

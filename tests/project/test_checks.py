@@ -1,0 +1,24 @@
+"""The table of checks names tests that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_every_test_that_the_table_names_exists() -> None:
+    rows = (ROOT / "docs/posttraining_checks.md").read_text(encoding="utf-8").splitlines()
+    named: dict[str, set[str]] = {}
+    for row in rows:
+        file = ""
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)?::(\w+)`", row):
+            file = path or file
+            named.setdefault(file, set()).add(name)
+    assert len(named) > 15 and sum(map(len, named.values())) > 50
+    for file, names in named.items():
+        there = set(re.findall(r"^def (test_\w+)", (ROOT / file).read_text(encoding="utf-8"), flags=re.MULTILINE))
+        assert names <= there, (file, names - there)
+    numbers = [int(n) for n in re.findall(r"^\| (\d+) \|", "\n".join(rows), flags=re.MULTILINE)]
+    assert numbers == [*range(1, 19), 20, 21, 22]
