@@ -49,7 +49,5 @@ class ModelWriter:
             self._model, prompts, max_tokens=max_tokens, stop_ids=stops, n_per_prompt=n, temperature=temperature,
             seed=seed, batch_size=self._batch_size,
         )  # fmt: skip
-        texts = [
-            self._tokenizer.decode(rollout.tokens[:-1] if rollout.stopped else rollout.tokens) for rollout in found
-        ]
+        texts = [self._tokenizer.decode(rollout.tokens) for rollout in found]  # a stop token has no text
         return [texts[begin : begin + n] for begin in range(0, len(texts), n)]

@@ -115,10 +115,14 @@ def _evaluate(tokens: Sequence[str], names: dict[str, Fraction]) -> Fraction:
 
 
 def _one_to_one(xs: Sequence[Fraction], ys: Sequence[Fraction]) -> bool:
-    """Whether points lie on a curve (a x + b) / (c x + d) that is not level: it keeps the cross-ratio of any four."""
+    """Whether points lie on a curve (a x + b) / (c x + d) that is not level: it keeps the cross-ratio of any four.
+
+    Raises:
+        ZeroDivisionError: two y are equal.
+    """
 
     def ratio(values: Sequence[Fraction], fourth: int) -> Fraction:
         a, b, c, d = (*values[:3], values[fourth])
         return (a - c) * (b - d) / ((b - c) * (a - d))
 
-    return len(set(ys)) == len(ys) and all(ratio(xs, fourth) == ratio(ys, fourth) for fourth in (3, 4))
+    return all(ratio(xs, fourth) == ratio(ys, fourth) for fourth in (3, 4))
