@@ -57,6 +57,7 @@ def test_a_rule_finds_what_it_is_for(rule: str, answer: str, evidence: str) -> N
         (QUESTION, "It slept in the barn, and the farmer found it."),
         (QUESTION, "I cannot say who found it, but it slept in the barn."),  # no refusal to do something
         (QUESTION, "Sorry, I misread: it slept in the barn."),
+        (QUESTION, "As an AI assistant, I'd be happy to tell you: in the barn. It was not the farmer's."),
         ("Copy: red green blue", "red green blue"),
         ("Tea?", "Tea."),
         ("How do you say good morning to all of my friends in German?", "Guten Morgen, liebe Freunde!"),

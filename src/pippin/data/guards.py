@@ -25,10 +25,11 @@ _REPEATED_WORDS = 20  # in an answer whose repetitions are judged
 _LANGUAGE_CHARS = 40  # in a text whose language is judged
 _SURE = 0.7  # confidence in both languages
 
-# At the beginning of an answer.
+# At the beginning of an answer. What a model is, it also says before it helps: a "not" must follow in the sentence.
 _REFUSAL = re.compile(
     r"(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately)?[ ,.;:–—-]*(?:but )?"
     r"(?:(?:as|being|i am|i['’]m)(?: just| only)? an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"[^.!?\n]{0,80}?\b(?:can ?not|can['’]t|not|don['’]t|won['’]t|unable|have no)\b"
     r"|i (?:can ?not|can['’]t|am (?:not able|unable) to|won['’]t|will not) "
     r"(?:help|assist|comply|answer|fulfil|provide|do (?:that|this)|engage|discuss|create|write|generate))",
     re.IGNORECASE,

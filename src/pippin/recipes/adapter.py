@@ -53,7 +53,7 @@ class Params:
     near: float | None = None
     embed: bool = False
     benchmarks: str = ""
-    mode: str = "small"
+    mode: str = "own"
     train: TrainSpec = field(
         default_factory=lambda: TrainSpec(
             steps=200, batch_size=8, seq_len=256, lr=0.003, warmup_steps=10, floor=0.05, weight_decay=1e-5

@@ -45,8 +45,8 @@ class GuardChats(WritingStage):
         heldout_share: with which the file will be split: both sides are guarded, and neither may repeat the other.
         limits: of the rules.
         benchmarks: a file or folder of evaluation prompts; "": none.
-        mode: which of their n-grams count (`decontaminate.index.MODES`). "small" is for sets in which no phrase gets
-            common; where evaluation and training are exercises of one template, "own" asks for all of an item.
+        mode: which of their n-grams count (`decontaminate.index.MODES`). "own" asks for all of a prompt, or for 13 of
+            its words on end; "small" for 8, or for most of a shorter prompt, and drops common phrases with it.
         near: cosine of the embeddings from which a conversation repeats an earlier one; None: none is looked for.
         embedder: whose mean hidden states are the embeddings; None: hashed words and pairs of words.
         min_score: of 5 points that a judge gives the last answer (the rubric is Meta-Rewarding's).
@@ -57,7 +57,7 @@ class GuardChats(WritingStage):
     heldout_share: float = 0.1
     limits: Limits = field(default_factory=Limits)
     benchmarks: str = ""
-    mode: str = "small"
+    mode: str = "own"
     near: float | None = None
     embedder: Stage | None = None
     min_score: float = 3.0
