@@ -114,7 +114,7 @@ def _cases(params: Params, vocab_size: int) -> list[Case]:
     return [
         Case(
             "1 row", prompts(1), 1, params.max_tokens, [], params.repeats, 2.3,
-            limit="torch starts some 400 operations for a token, one by one",
+            limit="torch starts nearly 500 operations for a token, one by one",
         ),
         Case(
             f"{params.batch} rows, equal lengths", prompts(params.batch), params.batch, params.max_tokens, [],
