@@ -117,10 +117,9 @@ def test_anything_else_is_refused(line: str, reason: str) -> None:
 
 
 def test_the_tests_of_an_answer() -> None:
-    text = (
-        "Here:\n```python\nassert f(1) == 2\nassert f(1)==2\nfor i in x: assert f(i)\n  assert f(2) == 3\nassert 1\n```"
-    )
-    assert read_tests(text, "f") == ["f(1) == 2", "f(2) == 3"]
+    text = "Here:\n```python\nassert f(1) == 2\nassert f(1)==2\nfor i in x: assert f(i)\n  assert f(2) == 3 # b\n"
+    text += "assert 1\n```\n1. `assert f(4) == 5`\n- assert f('`')\nThen assert f(6).\n"
+    assert read_tests(text, "f") == ["f(1) == 2", "f(2) == 3", "f(4) == 5", "f('`')"]
     assert renamed("f(max(1, 2)) == f(3)", "f", "g") == "g(max(1, 2)) == g(3)"
     assert as_check(["f(1) == 2", "f(2)"]) == "def check(candidate):\n    assert f(1) == 2\n    assert f(2)\n"
 
@@ -161,9 +160,8 @@ def test_the_kept_tests_must_be_enough_too() -> None:
 
 
 def test_a_question_is_read_from_an_answer() -> None:
-    text = (
-        "```python\ndef longest(words: list[str], least: int = 1) -> str:\n```\nReturn the longest word, '' if none.\n"
-    )
+    text = "```python\ndef longest(words: list[str], least: int = 1) -> str:\n    pass\n```\n"
+    text += "Return the longest word, '' if none.\n"
     question = read_question(text)
     assert question == Question("Return the longest word, '' if none.", "longest(words, least=1)")
     assert question.entry == "longest"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 LONGEST = 3_000  # characters of a question
 SHORTEST = 20
 _DEF = re.compile(r"^[ \t]*(def\s+\w+\s*\(.*\))[^\n:]*:[ \t]*$", re.MULTILINE)
+_EMPTY = re.compile(r"\s*(?:```.*|pass|\.\.\.|\"{3}|'{3})\s*$")  # a line that says nothing without the function
 _QUESTION = (
     "Write one question of a job interview for programmers about this topic: {topic}. It asks for one Python function "
     "that takes plain values (numbers, texts, lists, dictionaries), returns one, and needs the standard library alone. "
@@ -70,7 +71,7 @@ def read_question(text: str) -> Question:
     assert isinstance(function, ast.FunctionDef)
     for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs):
         argument.annotation = None
-    rest = "\n".join(line for line in _DEF.sub("", text).splitlines() if not line.lstrip().startswith("```"))
+    rest = "\n".join(line for line in _DEF.sub("", text).splitlines() if not _EMPTY.match(line))
     if re.search(r"^[ \t]+return\b|^[ \t]*assert\b", rest, re.MULTILINE):
         raise ValueError("holds code")
     rest = re.sub(r"\n{3,}", "\n\n", rest).strip()

@@ -8,6 +8,7 @@ loops or imports: such a test cannot print a verdict of its own.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable
 
 LONGEST = 2_000  # characters of a test
@@ -20,6 +21,7 @@ _PLAIN = (
     ast.Tuple, ast.Set, ast.Dict, ast.Subscript, ast.Slice, ast.Name, ast.Load, ast.cmpop, ast.boolop, ast.unaryop,
     ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow,
 )  # fmt: skip
+_LINE = re.compile(r"[-*\s`]*(?:\d+[.)])?[\s`]*(assert\b.*?)[\s`]*")  # also as an item of a list
 _LARGEST = 64  # exponent; 10 ** 18 is a usual bound in tests
 
 
@@ -66,9 +68,10 @@ def read_tests(text: str, entry: str) -> list[str]:
     """The tests of a text, one a line, in order and none twice; every other line is passed over."""
     found = []
     for line in text.splitlines():
-        if line.strip().startswith("assert"):
+        written = _LINE.fullmatch(line) if len(line) <= LONGEST else None
+        if written:
             try:
-                found.append(read_test(line, entry))
+                found.append(read_test(written[1], entry))
             except ValueError:
                 continue
     return list(dict.fromkeys(found))
