@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from pippin.bench.device_models import write_random_packed
 from pippin.bench.result import Result
@@ -26,6 +27,7 @@ from pippin.device.library import is_built
 from pippin.interop.hf import save_hf
 from pippin.interop.stored import parameter_shapes
 from pippin.model.config import ModelConfig
+from pippin.model.prepacked import multiply, prepack
 from pippin.model.transformer import Transformer
 from pippin.rollout import rollouts, score
 
@@ -88,7 +90,30 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
     packed = _packed(model.config) if is_built() else None
     for case in _cases(params, model.config.vocab_size):
         _measure(result, case, model, theirs, packed)
+    for rows in (1, params.batch):
+        _products(result, model, rows, 2 if quick else 41)
     return result
+
+
+def _products(result: Result, model: Transformer, rows: int, repeats: int) -> None:
+    """What all matrix products of a step take, of plain weights and of prepacked ones: most of the floor."""
+    weights = [*(linear.dense_weight() for _, linear in model.linears()), model.embed.dense_weight()]
+    inputs = {width: torch.randn(rows, 1, width) for width in {weight.shape[1] for weight in weights}}
+    systems: dict[str, Callable[[], object]] = {
+        "F.linear": lambda: [F.linear(inputs[weight.shape[1]], weight) for weight in weights]
+    }
+    prepacked = [(weight.shape[1], packed) for weight in weights if (packed := prepack(weight)) is not None]
+    if prepacked:
+        systems["oneDNN, prepacked"] = lambda: [multiply(inputs[width], packed) for width, packed in prepacked]
+    times: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(repeats):
+        for name, product in systems.items():
+            start = time.perf_counter()
+            product()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    for name, values in times.items():
+        low, middle, high = min(values), statistics.median(values), max(values)
+        result.row(f"all products of a step, {rows} rows", name, "time", middle, "ms", low, high)
 
 
 def _packed(config: ModelConfig) -> Model:
