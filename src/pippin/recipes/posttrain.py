@@ -57,7 +57,7 @@ class Round:
     mdloo: TrainSpec
     student: TrainSpec
     methods: tuple[str, ...] = METHODS
-    prompts: int = 1_000
+    prompts: int = 800
     samples: int = 4
     pairs_per_prompt: int = 1
     picked_by: Literal["reward", "verifier", "both"] = "reward"
@@ -66,10 +66,10 @@ class Round:
     beta: float = 0.1
     tau: float = 0.1
     kl_beta: float = 0.02
-    gamma: float = 0.05
+    gamma: float = 0.3
     responses: int = 4
     minibatches: int = 2
-    epochs: int = 1
+    epochs: int = 2
 
 
 def committee_round(
@@ -151,7 +151,7 @@ class Params:
             reward=spec(150, 32, 0.002),
             rs=spec(100, 16, 0.002),
             preference=spec(100, 32, 0.001),
-            mdloo=spec(60, 128, 0.002, schedule="constant", checkpoint_every=60),
+            mdloo=spec(120, 128, 0.0005, schedule="constant", checkpoint_every=120),
             student=spec(200, 16, 0.002),
         )
     )
