@@ -8,10 +8,23 @@ import pytest
 import torch
 
 from pippin.data.loader import IGNORE
-from pippin.data.preferences import LEVELS, Preference
+from pippin.data.preferences import LEVELS, PROPERTIES, Preference
 from pippin.errors import UserError
+from pippin.model.config import ModelConfig
+from pippin.model.reward import RewardModel
+from pippin.model.transformer import Transformer
 from pippin.training.losses import SOFT_LABELS, margin_preference, soft_preference
-from pippin.training.pairs import _MARGINS, EncodedPair, PairLoader, encode_pair, pair_batch
+from pippin.training.pairs import (
+    _MARGINS,
+    KINDS,
+    EncodedPair,
+    Kind,
+    PairLoader,
+    encode_pair,
+    judge,
+    pair_batch,
+    pair_loss,
+)
 
 MISSING = [IGNORE] * 4
 
@@ -82,6 +95,31 @@ def test_wrong_batches() -> None:
         PairLoader(PAIRS, 4, 0, pair_batch).rows(5, 0, 4).tokens,
         PairLoader(PAIRS, 4, 0, pair_batch).rows(5, 0, 4).tokens,
     )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_of_a_batch_is_its_formula(kind: Kind) -> None:
+    config = ModelConfig(vocab_size=20, d_model=8, n_layers=1, n_heads=1, n_kv_heads=1, d_head=8, d_ff=8, max_seq_len=9)
+    torch.manual_seed(0)
+    reward, batch = RewardModel(Transformer(config, torch.float32), PROPERTIES), pair_batch(PAIRS[:5])
+    judged = judge(reward, batch)
+    rewards, grades = judged.rewards_N.detach().tolist(), judged.grades_NPG.detach().log_softmax(-1)
+    rank = graded = plain = 0.0
+    for number, pair in enumerate(PAIRS[:5]):
+        margin = rewards[2 * number] - rewards[2 * number + 1]
+        better, worse = (-math.log1p(math.exp(-way * margin)) for way in (1, -1))
+        p = (*SOFT_LABELS, 1.0)[pair.level] if kind == "soft" else 1.0
+        if kind == "margin":
+            rank += math.log1p(math.exp((1, 2 / 3, 1 / 3, 0, 0)[pair.level] - margin))
+        else:
+            rank -= p * better + (1 - p) * worse
+        plain -= better
+        # Of the rejected sides nothing is graded; of the chosen ones the first three properties.
+        graded -= sum(float(grades[2 * number, i, grade]) for i, grade in enumerate(pair.grades[0][:3]))
+    loss = pair_loss(reward, kind, 0.3, batch, 0)
+    assert int(loss.count) == 5
+    assert float(loss.total.detach()) == pytest.approx(rank + 0.3 * graded, rel=1e-5)
+    assert float(loss.nll) == pytest.approx(plain, rel=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))

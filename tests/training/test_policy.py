@@ -18,7 +18,7 @@ from pippin.model.transformer import Transformer
 from pippin.rollout import rollouts
 from pippin.training import policy
 from pippin.training.experience import Experience, Iteration, Told
-from pippin.training.losses import dpo, ipo
+from pippin.training.losses import MAX_LOG_RATIO, dpo, ipo
 from pippin.training.policy import (
     Response,
     ResponsePair,
@@ -109,6 +109,19 @@ def test_the_first_step_is_that_of_rloo(kind: Any) -> None:
         gradients.append(torch.cat([p.grad.flatten() for p in own.parameters() if p.grad is not None]))
     assert torch.allclose(*gradients, atol=1e-10)
     assert gradients[0].norm() > 1e-3
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.7])
+def test_off_the_iterate_mdloo_is_its_formula(gamma: float) -> None:
+    own, iterate = model(0, torch.float64), model(1, torch.float64)
+    advantages = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.3, -0.3]
+    batch = response_batch([r._replace(advantage=a) for r, a in zip(drawn(model(1)), advantages, strict=True)])
+    log_probs, before, kl = (each.detach() for each in log_probs_and_kl(own, iterate, batch))
+    ratio = (log_probs - before).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    expected = (-ratio * batch.advantages + gamma * kl).sum()
+    loss = policy_loss(own, iterate, "mdloo", gamma, 1.0, batch, 0)
+    assert float(loss.total.detach()) == pytest.approx(float(expected), rel=1e-9)
+    assert kl.min() > 1e-3 and (ratio - 1).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("by_length", [False, True])
