@@ -39,6 +39,7 @@ class Tools:
     kinds: tuple[str, ...] = KINDS
     per_kind: int = 200
     wordings: int = 2
+    max_tokens: int = 256
     corpus: str = ""
     seed: int = 0
 
@@ -52,6 +53,7 @@ class Code:
     solutions: int = 4
     tests: int = 8
     threshold: float = 0.75
+    max_tokens: int = 768
     seed: int = 0
 
 
@@ -105,11 +107,12 @@ def synthesize(p: Params = PARAMS) -> dict[str, Stage]:
         c = p.code
         stages["code"] = SynthesizeCode(
             topics=c.topics or TOPICS, per_topic=c.per_topic, solutions=c.solutions, tests=c.tests,
-            threshold=c.threshold, seed=c.seed, **common,
+            threshold=c.threshold, max_tokens=c.max_tokens, seed=c.seed, **common,
         )  # fmt: skip
     else:
         t = p.tools
         stages["tools"] = SynthesizeTools(
-            kinds=t.kinds, per_kind=t.per_kind, wordings=t.wordings, corpus=t.corpus, seed=t.seed, **common
+            kinds=t.kinds, per_kind=t.per_kind, wordings=t.wordings, max_tokens=t.max_tokens, corpus=t.corpus,
+            seed=t.seed, **common,
         )  # fmt: skip
     return stages

@@ -31,7 +31,6 @@ REAL = ("python", "search")
 CONVERSATIONS = "tools.jsonl"
 PROMPTS = "prompts.jsonl"
 INNS = 100
-REWORD_TOKENS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class SynthesizeTools(WritingStage):
         kinds: of `KINDS`.
         per_kind: conversations of each; those that come twice are left out.
         wordings: samples of the writer for a request.
-        temperature: of the writer.
+        temperature, max_tokens: of the writer.
         corpus: a folder of texts, or the `documents/` of a curated corpus, that the search tool also finds.
         sandboxes: that run at the same time.
     """
@@ -60,6 +59,7 @@ class SynthesizeTools(WritingStage):
     per_kind: int = 200
     wordings: int = 2
     temperature: float = 0.8
+    max_tokens: int = 256
     corpus: str = ""
     sandboxes: int = field(default=2, metadata={"how": True})
     seed: int = 0
@@ -71,7 +71,7 @@ class SynthesizeTools(WritingStage):
                 raise UserError(f"kinds: value {kind!r}: must be one of {', '.join(KINDS)}")
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise UserError(f"kinds: value {self.kinds}: give at least one, and none twice")
-        for name in ("per_kind", "wordings", "sandboxes"):
+        for name in ("per_kind", "wordings", "max_tokens", "sandboxes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: value {getattr(self, name)}: must be at least 1")
         if not 0 <= self.temperature <= 5:
@@ -163,7 +163,7 @@ class SynthesizeTools(WritingStage):
         with ctx.track(len(asked) * self.wordings, "words") as bar:
             writer = self.opened(ctx, len(asked) * self.wordings, bar.advance)
             texts = writer.write(
-                [request(example) for example in asked], n=self.wordings, max_tokens=REWORD_TOKENS,
+                [request(example) for example in asked], n=self.wordings, max_tokens=self.max_tokens,
                 temperature=self.temperature, seed=derive(self.seed, 1),
             )  # fmt: skip
         options = iter(texts)
