@@ -36,7 +36,10 @@ def test_points_by_hand(asked: Exercise, answer: str, marks: list[int]) -> None:
 def test_marks_follow_from_what_is_taken_for_right() -> None:
     assert points(LIST, "owl fig pear", taken="owl fig pear") == [1, 1, 1, 1, 1]
     assert points(LIST, "fig owl pear", taken="owl fig pear") == [1, 1, 0, 1, 0]
-    assert read_score(judgement("owl fig pear", [1, 1, 0, 1, 0])) == 3.0
+    said = judgement(LIST, "fig owl pear", taken="owl fig pear")
+    assert said == "owl fig 0 fig owl 0 pear pear 1 11010 Score: 3"
+    assert read_score(said) == 3.0
+    assert judgement(SUM, "4").startswith("4 4 1 7 - 0 ")
     assert parts("47") == ["4", "7"]
     assert parts("4 7") == ["4", "7"]
     assert parts("fig") == ["fig"]
@@ -47,10 +50,13 @@ def test_judgements_are_of_the_answer_that_is_shown() -> None:
     for index in range(300):
         asked, said = conversation("judge", 0, index, "train")
         answer = asked["content"].split("\nAnswer: ")[1].split("\n")[0]
-        taken, marks, _, score = said["content"].rsplit(" ", 3)
+        *seen, marks, _, score = said["content"].split()
+        expected, given, same = (seen[k::3] for k in range(3))
+        assert [part for part in given if part != "-"] == parts(answer)
+        assert same == [str(int(e == g)) for e, g in zip(expected, given, strict=True)]
         assert score == str(sum(map(int, marks)))
-        assert (marks == "11111") == (answer == taken)
-        right += answer == taken
+        assert (marks == "11111") == ("0" not in same)
+        right += marks == "11111"
     assert 0.3 < right / 300 < 0.6
 
 
@@ -62,7 +68,7 @@ def test_neither_place_is_better_and_ties_are_ties() -> None:
         a, b = (line.split(": ", 1)[1] for line in shown[-3:-1])
         assert a != b
         said[read_better(answer["content"])] += 1
-        if a.split(" Score")[0].rsplit(" ", 1)[1] == b.split(" Score")[0].rsplit(" ", 1)[1]:
+        if a.split()[-3] == b.split()[-3]:
             assert answer["content"] == "Better: tie"  # the same marks
     assert abs(said[1] - said[-1]) < 100
     assert said[0] > 60

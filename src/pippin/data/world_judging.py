@@ -1,8 +1,8 @@
 """Judging as an exercise of the generated world: the points of an answer, judgements, and judgements of judgements.
 
-Each exercise has one right answer, so the points are exact. A judgement first answers the exercise itself, then marks
-each line of the rubric and adds the marks up: "fig owl pear 11100 Score: 3". An answer's parts are its words, or the
-digits of a number:
+Each exercise has one right answer, so the points are exact. A judgement goes through the answer part by part: the part
+that its judge expects, the part that is there, 1 or 0 for the same or not. Then it marks each line of the rubric and
+adds the marks up: "fig fig 1 owl hat 0 01100 Score: 2". Parts are words, or the digits of a number:
 
     1  every part is one that this kind of answer can have: a word of the question, or a digit
     2  there are as many parts as in the right answer
@@ -16,6 +16,7 @@ A judge who errs is one who took another answer for the right one; its marks fol
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from pippin.data.judging import BRIEF, judge_prompt, meta_prompt
 from pippin.data.records import Message, Split
@@ -49,13 +50,16 @@ def points(asked: Exercise, answer: str, taken: str | None = None) -> list[int]:
     ]
 
 
-def judgement(taken: str, marks: Sequence[int]) -> str:
-    """What a judge says who takes this answer for the right one and gives these points.
+def judgement(asked: Exercise, answer: str, taken: str | None = None) -> str:
+    """What a judge says of an answer who expects the right one, or one that is `taken` for it.
 
-    >>> judgement("fig owl", [1, 1, 0, 1, 0])
-    'fig owl 11010 Score: 3'
+    >>> judgement(Exercise("Copy this: fig owl", "", "fig owl", "words", ""), "fig hat ball")
+    'fig fig 1 owl hat 0 - ball 0 00100 Score: 1'
     """
-    return f"{taken} {''.join(map(str, marks))} Score: {sum(marks)}"
+    expected, given = parts(asked.answer if taken is None else taken), parts(answer)
+    seen = [f"{e} {g} {int(e == g)}" for e, g in zip_longest(expected, given, fillvalue="-")]
+    marks = points(asked, answer, taken)
+    return f"{' '.join(seen)} {''.join(map(str, marks))} Score: {sum(marks)}"
 
 
 def attempt(draw: Draw, asked: Exercise) -> str:
@@ -102,9 +106,8 @@ def conversation(part: str, seed: int, index: int, split: Split) -> list[Message
     if part == "act":
         return [*question, {"role": "assistant", "content": asked.answer}]
     answer = attempt(draw, asked)
-    marks = points(asked, answer)
     if part == "judge":
-        said = judgement(asked.answer, marks)
+        said = judgement(asked, answer)
         return [*judge_prompt(BRIEF, question, answer), {"role": "assistant", "content": said}]
     if part != "meta":
         raise ValueError(f"part {part!r}: must be act, judge or meta")
@@ -113,8 +116,8 @@ def conversation(part: str, seed: int, index: int, split: Split) -> list[Message
         b = attempt(draw, asked)
     if draw.below(2):  # the one drawn again is wrong more often
         a, b = b, a
-    given = [points(asked, answer, taken) for taken in (a, b)]
+    marks, *given = (points(asked, answer, taken) for taken in (None, a, b))
     more = agreement(marks, given[0]) - agreement(marks, given[1])
     said = f"Better: {'A' if more > 0 else 'B' if more < 0 else 'tie'}"
-    both = (judgement(taken, each) for taken, each in zip((a, b), given, strict=True))
+    both = (judgement(asked, answer, taken) for taken in (a, b))
     return [*meta_prompt(BRIEF, question, answer, *both), {"role": "assistant", "content": said}]

@@ -53,18 +53,26 @@ class Params:
     )
     sft: TrainSpec = field(
         default_factory=lambda: TrainSpec(
-            steps=600, batch_size=16, seq_len=128, lr=0.003, warmup_steps=20, floor=0.05, optimizer="adamw"
+            steps=1_500,
+            batch_size=8,
+            seq_len=128,
+            lr=0.003,
+            warmup_steps=20,
+            floor=0.05,
+            optimizer="adamw",
+            eval_every=500,
+            checkpoint_every=500,
         )
     )
-    parts: dict[str, float] = field(default_factory=lambda: {"act": 0.35, "judge": 0.35, "meta": 0.3})
+    parts: dict[str, float] = field(default_factory=lambda: {"act": 0.25, "judge": 0.5, "meta": 0.25})
     dpo: TrainSpec = field(
         default_factory=lambda: TrainSpec(
             steps=60, batch_size=32, seq_len=96, lr=0.0002, warmup_steps=5, weight_decay=0.0, optimizer="adamw"
         )
     )
     beta: float = 0.1
-    prompts: int = 256
-    heldout: int = 200
+    prompts: int = 128
+    heldout: int = 150
     answers: int = 4
     judgements: int = 4
     rho: float = 0.1
@@ -74,7 +82,8 @@ class Params:
 
 CONTEXT = 192
 ANSWER_TOKENS = 12
-JUDGE_TOKENS = 24
+JUDGE_TOKENS = 40
+META_TOKENS = 8
 
 
 def metareward(p: Params = Params()) -> dict[str, Stage]:
@@ -102,7 +111,7 @@ def metareward(p: Params = Params()) -> dict[str, Stage]:
         for number, prompts in enumerate(asked, 1):
             pairs = MetaReward(
                 prompts=prompts, model=before, rubric=BRIEF, answers=p.answers, judgements=p.judgements, meta=meta,
-                rho=p.rho, max_tokens=ANSWER_TOKENS, judge_tokens=JUDGE_TOKENS, meta_tokens=JUDGE_TOKENS,
+                rho=p.rho, max_tokens=ANSWER_TOKENS, judge_tokens=JUDGE_TOKENS, meta_tokens=META_TOKENS,
                 temperature=1.0, seed=p.seed,
             )  # fmt: skip
             before = PreferenceTuning(start=before, preferences=pairs, train=p.dpo, beta=p.beta, seed=p.seed)
