@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import Template as Text
 from typing import Any, NamedTuple
 
@@ -30,7 +30,7 @@ class Template:
         reference: the answer, from the function's arguments and the numbers by name.
         arguments: the arguments of one test.
         edges: more of them that are always tested.
-        right, wrong: bodies of the function, of which `helpers` may stand before it.
+        right, wrong: bodies of the function.
     """
 
     topic: str
@@ -42,7 +42,6 @@ class Template:
     edges: tuple[tuple[Any, ...], ...]
     right: tuple[str, ...]
     wrong: tuple[str, ...]
-    imports: str = field(default="")
 
     @property
     def entry(self) -> str:
@@ -84,13 +83,12 @@ def problem(template: Template, seed: int, index: int) -> Problem:
     tests = draw.some([*tests, wrong_test, empty_test], len(tests) + 2)
     written = [*((text, True) for text in template.right), *((text, False) for text in template.wrong)]
     written = draw.some(written, len(written))
-    head = f"{template.imports}\n\n\n" if template.imports else ""
     return Problem(
         template.topic,
         Text(template.question).substitute(numbers),
         template.signature,
         tuple(tests),
-        tuple(Text(f"{head}def {template.signature}:\n{_indented(body)}").substitute(numbers) for body, _ in written),
+        tuple(Text(f"def {template.signature}:\n{_indented(body)}").substitute(numbers) for body, _ in written),
         frozenset(number for number, (_, right) in enumerate(written) if right),
         (tests.index(wrong_test), tests.index(empty_test)),
     )
