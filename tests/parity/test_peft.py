@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from pippin.compress.packed import save_packed
 from pippin.compress.palettize import palettize
 from pippin.errors import UserError
+from pippin.interop import lora
 from pippin.interop.hf import load_hf, save_hf
 from pippin.interop.load import load_model
 from pippin.interop.lora import adapter_rank, base_signature
@@ -150,6 +151,32 @@ def test_ranks_and_alphas_by_pattern_are_peft_s(
     torch.testing.assert_close(logits(model, 1), expected, rtol=0, atol=1e-5)
     written = json.loads((tmp_path / "plain" / "adapter_config.json").read_text())
     assert (written["r"], "rank_pattern" in written) == (4, False)
+
+
+def test_a_pattern_has_to_end_the_name_after_a_point_as_peft_s() -> None:
+    from peft.utils.other import get_pattern_key
+
+    patterns = [
+        "q_proj",
+        "q",
+        "proj",
+        "1.mlp.down_proj",
+        r".*\.mlp\..*",
+        r"layers\.1\.self_attn",
+        "model.layers.1.mlp.up_proj",
+    ]
+    modules = [
+        f"model.layers.{layer}.{part}"
+        for layer in (0, 1, 11)
+        for part in ("self_attn.q_proj", "mlp.up_proj", "mlp.down_proj", "mlp.down_proj_q_proj")
+    ]
+    matched = 0
+    for pattern in patterns:
+        for module in modules:
+            theirs = get_pattern_key([pattern], module) == pattern
+            assert (lora.LoraConfig(2, 2.0, False, {pattern: 3}, {}).of(module)[0] == 3) == theirs, (pattern, module)
+            matched += theirs
+    assert 10 < matched < len(patterns) * len(modules) / 2
 
 
 def test_b_of_zero_is_the_identity_and_a_swap_back_has_the_same_bits(
