@@ -13,6 +13,7 @@ from tests.chat_server import chat_server
 from pippin.data.conversations import read_conversations
 from pippin.data.prompts import read_prompts
 from pippin.data.synthesis import tools_examples
+from pippin.data.synthesis.tools_list import FAMILIES
 from pippin.errors import UserError
 from pippin.evaluate.verify.prompts import Verifier
 from pippin.pipeline import Graph
@@ -39,7 +40,7 @@ def test_what_it_leaves_is_read_by_the_others(tmp_path: Path) -> None:
     stage = SynthesizeTools(kinds=PLAIN, per_kind=12)
     directory = ran(stage, tmp_path / "a")
     conversations, repeated = read_conversations(directory / "conversations" / "tools.jsonl", 0.3)
-    assert len(conversations) > 90 and repeated == 0
+    assert len(conversations) > 70 and repeated == 0
     prompts = read_prompts(directory / "prompts" / "prompts.jsonl")
     following = {  # what was said after the same messages
         json.dumps(each["messages"][:at]): each["messages"][at]["content"]
@@ -57,6 +58,26 @@ def test_what_it_leaves_is_read_by_the_others(tmp_path: Path) -> None:
                 assert verifier.check(prompt, said).correct
             assert verifier.check(prompt, "I cannot.").correct == (not prompt["verifier"]["ground_truth"])
     assert artifacts(ran(stage, tmp_path / "b")) == artifacts(directory)
+
+
+def test_some_families_are_called_on_the_held_out_side_alone(tmp_path: Path) -> None:
+    directory = ran(SynthesizeTools(kinds=PLAIN, per_kind=30, unseen=("lists", "home")), tmp_path)
+    unseen = {tool.name for tool in (*FAMILIES["lists"], *FAMILIES["home"])}
+    learnt = [
+        call["function"]["name"]
+        for line in (directory / "conversations" / "tools.jsonl").read_text().splitlines()
+        for message in json.loads(line)["messages"]
+        for call in message.get("tool_calls", ())
+    ]
+    assert len(learnt) > 100 and not unseen & set(learnt)
+    found = {True: 0, False: 0}
+    for prompt in read_prompts(directory / "prompts" / "prompts.jsonl"):
+        assert prompt["verifier"] is not None
+        called = {name for call in prompt["verifier"]["ground_truth"] for name in call}
+        new = prompt["source"].endswith("/unseen")
+        assert not (called & unseen and not new) and not (new and prompt["split"] == "train")
+        found[new] += 1
+    assert found[True] > 10 and found[False] > 100
 
 
 def test_programs_lead_to_numbers(tmp_path: Path) -> None:
@@ -122,6 +143,7 @@ def test_a_writers_words_are_kept_where_the_calls_hold(tmp_path: Path) -> None:
         ({"kinds": ("single", "sigle")}, "kinds: value 'sigle': must be one of single, multiple"),
         ({"kinds": ()}, "give at least one, and none twice"),
         ({"kinds": ("single", "single")}, "none twice"),
+        ({"unseen": ("clocks",)}, "unseen: value 'clocks': must be one of weather, calendar"),
         ({"per_kind": 0}, "per_kind: value 0: must be at least 1"),
         ({"wordings": 0}, "wordings: value 0"),
         ({"temperature": float("nan")}, "temperature: value nan"),

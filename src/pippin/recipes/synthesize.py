@@ -17,7 +17,7 @@ from pippin.errors import UserError
 from pippin.pipeline import Stage
 from pippin.stages.synthesize import SynthesizeMaths
 from pippin.stages.synthesize_code import TOPICS, SynthesizeCode
-from pippin.stages.synthesize_tools import KINDS, SynthesizeTools
+from pippin.stages.synthesize_tools import KINDS, UNSEEN, SynthesizeTools
 from pippin.stages.writing import KEY
 
 TEMPLATE = "template"
@@ -41,6 +41,7 @@ class Tools:
     wordings: int = 2
     max_tokens: int = 256
     corpus: str = ""
+    unseen: tuple[str, ...] = UNSEEN
     seed: int = 0
 
 
@@ -113,6 +114,6 @@ def synthesize(p: Params = PARAMS) -> dict[str, Stage]:
         t = p.tools
         stages["tools"] = SynthesizeTools(
             kinds=t.kinds, per_kind=t.per_kind, wordings=t.wordings, max_tokens=t.max_tokens, corpus=t.corpus,
-            seed=t.seed, **common,
+            unseen=t.unseen, seed=t.seed, **common,
         )  # fmt: skip
     return stages

@@ -17,6 +17,7 @@ from pippin.data.prompts import Prompt, write_prompts
 from pippin.data.records import Split, split_of
 from pippin.data.synthesis import tools_examples, tools_steps
 from pippin.data.synthesis.tools_examples import Example
+from pippin.data.synthesis.tools_list import BY_NAME, FAMILIES
 from pippin.data.synthesis.tools_notes import make_inns, notes_of
 from pippin.data.synthesis.tools_real import PythonTool, SearchTool
 from pippin.data.synthesis.tools_reword import objection, request, reworded
@@ -31,6 +32,7 @@ REAL = ("python", "search")
 CONVERSATIONS = "tools.jsonl"
 PROMPTS = "prompts.jsonl"
 INNS = 100
+UNSEEN = ("clock", "notes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,7 @@ class SynthesizeTools(WritingStage):
         wordings: samples of the writer for a request.
         temperature, max_tokens: of the writer.
         corpus: a folder of texts, or the `documents/` of a curated corpus, that the search tool also finds.
+        unseen: families of `tools_list` whose tools are called on the held-out side alone.
         sandboxes: that run at the same time.
     """
 
@@ -61,6 +64,7 @@ class SynthesizeTools(WritingStage):
     temperature: float = 0.8
     max_tokens: int = 256
     corpus: str = ""
+    unseen: tuple[str, ...] = UNSEEN
     sandboxes: int = field(default=2, metadata={"how": True})
     seed: int = 0
 
@@ -71,6 +75,9 @@ class SynthesizeTools(WritingStage):
                 raise UserError(f"kinds: value {kind!r}: must be one of {', '.join(KINDS)}")
         if not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise UserError(f"kinds: value {self.kinds}: give at least one, and none twice")
+        for family in self.unseen:
+            if family not in FAMILIES:
+                raise UserError(f"unseen: value {family!r}: must be one of {', '.join(FAMILIES)}")
         for name in ("per_kind", "wordings", "max_tokens", "sandboxes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}: value {getattr(self, name)}: must be at least 1")
@@ -109,7 +116,7 @@ class SynthesizeTools(WritingStage):
         rows = [_conversation(name, example) for name, split, example in made if split == "train"]
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         files.write_text(ctx.out("conversations") / CONVERSATIONS, "".join(lines))
-        prompts = [prompt for each in made for prompt in prompts_of(*each)]
+        prompts = [prompt for each in made for prompt in prompts_of(*each, self.unseen)]
         write_prompts(ctx.out("prompts") / PROMPTS, prompts)
         sides = Counter(prompt["split"] for prompt in prompts)
         found = {"conversations": len(rows), "prompts": len(prompts), "heldout_prompts": sides["heldout"]}
@@ -152,8 +159,9 @@ class SynthesizeTools(WritingStage):
                     continue
                 seen.add(key)
                 count["kept"] += 1
-                # The same question is on the same side, whatever is on offer.
-                yield f"tools/{kind}:{self.seed}:{index}", split_of(f"tools/{found.text}"), found
+                # The same question is on the same side, whatever else is on offer.
+                split = "heldout" if _calls(found, self.unseen) else split_of(f"tools/{found.text}")
+                yield f"tools/{kind}:{self.seed}:{index}", split, found
 
     def _worded(
         self, ctx: Context, made: list[tuple[str, Split, Example]], counts: dict[str, Counter[str]]
@@ -203,8 +211,18 @@ def _conversation(name: str, example: Example) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def prompts_of(name: str, split: Split, example: Example) -> list[Prompt]:
-    """A prompt for each turn whose calls are known, and for the number at the end; functions come first."""
+def _calls(example: Example, families: tuple[str, ...]) -> bool:
+    """Whether a tool of these families is called."""
+    called = {name for _, calls in example.truths for call in calls for name in call}
+    return any(BY_NAME[name].family in families for name in called)
+
+
+def prompts_of(name: str, split: Split, example: Example, unseen: tuple[str, ...]) -> list[Prompt]:
+    """A prompt for each turn whose calls are known, and for the number at the end; functions come first.
+
+    The source is "tools/<kind>", with "/unseen" behind it where tools of these families are called.
+    """
+    source = f"tools/{example.kind}" + ("/unseen" if _calls(example, unseen) else "")
     found: list[Prompt] = []
     asked = [(at, {"kind": "tools", "function": _functions(example), "ground_truth": t}) for at, t in example.truths]
     if example.answer:
@@ -213,7 +231,7 @@ def prompts_of(name: str, split: Split, example: Example) -> list[Prompt]:
         found.append(
             {
                 "id": f"{name}:{at}", "split": split, "messages": plain(example.messages[:at], _tools(example)),
-                "verifier": verifier, "source": f"tools/{example.kind}",
+                "verifier": verifier, "source": source,
             }
         )  # fmt: skip
     return found
