@@ -51,7 +51,7 @@ class Counting:
 
 
 def test_a_server_is_asked_in_parallel_and_order_is_kept() -> None:
-    together, lock = threading.Barrier(3, timeout=20), threading.Lock()
+    together, lock = threading.Barrier(3, timeout=120), threading.Lock()
     seen: list[int] = []
 
     def answer(body: dict[str, Any]) -> str:
@@ -171,7 +171,7 @@ def test_a_killed_process_costs_one_group(tmp_path: Path) -> None:
 
     def answer(body: dict[str, Any]) -> str:
         if int(body["messages"][0]["content"]) >= 14 and not stuck.is_set():
-            stuck.wait(60)
+            stuck.wait(300)
         return f"to {body['messages'][0]['content']}"
 
     with chat_server(answer) as (url, requests):

@@ -21,9 +21,11 @@ from tests.chat_server import chat_server
 
 from pippin.cli import load_recipe
 from pippin.config import override
+from pippin.data.chat import render
 from pippin.data.conversations import read_conversations
 from pippin.data.prompts import read_prompts
 from pippin.data.synthesis.maths import Plan
+from pippin.data.synthesis.maths_prompts import ask_solved
 from pippin.data.synthesis.maths_questions import template_seeds
 from pippin.data.tokenizer import train_tokenizer
 from pippin.errors import UserError
@@ -55,7 +57,7 @@ def model(body: dict[str, Any]) -> str:
         return f"{material} And what is {len(material)} times that, if there are {seed % 97} more of them?"
     if "another topic" in text:
         return f"How long is the side of a square with an area of {len(material)} metres, {seed % 89} of them?"
-    return f"{seed % 101} people ask in other words what is asked for here with {len(material)} characters?"
+    return f"{seed % 101} people ask in other words what can be asked of {re.findall('[0-9]+', material)}?"
 
 
 def files_of(directory: Path) -> dict[str, bytes]:
@@ -124,7 +126,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
     def slow(body: dict[str, Any]) -> str:
         seen.release()
         if len(requests) > late:
-            stuck.wait(60)
+            stuck.wait(300)
         return model(body)
 
     with chat_server(slow) as (url, requests):
@@ -132,7 +134,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
         line += [f"maths.n={SEEDS}", "maths.plan.samples=3", "maths.plan.easiest=0", f"--runs={tmp_path / 'killed'}"]
         child = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         for _ in range(late + 1):
-            assert seen.acquire(timeout=60), child.communicate()
+            assert seen.acquire(timeout=300), child.communicate()
         os.kill(child.pid, signal.SIGKILL)
         child.communicate()
         stuck.set()
@@ -141,7 +143,7 @@ def test_a_killed_run_goes_on_with_the_same_bytes(tmp_path: Path) -> None:
         (kept,) = (tmp_path / "killed").glob("maths-*/calls/calls.jsonl")
         finished = sum(len(row) for each in kept.read_bytes().splitlines() for row in json.loads(each)["texts"])
         assert 0 < finished < before
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, done.stderr
         calls = finished + len(requests) - before
         whole = run(served(url), tmp_path / "whole")
@@ -178,36 +180,55 @@ def test_a_server_that_writes_nonsense_leaves_nothing(said: str, tmp_path: Path)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Random(Stage):
-    """A random model with a tokenizer of the seeds' texts."""
+class Knows(Stage):
+    """A small model that knows the solutions of the first two seeds by heart, and nothing else."""
 
     def run(self, ctx: Context) -> None:
-        tokenizer = train_tokenizer([*SOLVED, *SOLVED.values()] * 5, ctx.out("tokenizer"), 400, or_fewer=True)
+        known = template_seeds(2)
+        talks = [[*ask_solved(each.text, "gsm8k"), {"role": "assistant", "content": each.solution}] for each in known]
+        texts = [str(message["content"]) for talk in talks for message in talk]
+        tokenizer = train_tokenizer(texts * 5, ctx.out("tokenizer"), 600, or_fewer=True)
         config = ModelConfig(
-            vocab_size=tokenizer.vocab_size, d_model=32, n_layers=1, n_heads=1, n_kv_heads=1, d_head=32, d_ff=32,
+            vocab_size=tokenizer.vocab_size, d_model=64, n_layers=2, n_heads=2, n_kv_heads=1, d_head=32, d_ff=96,
             max_seq_len=1_024,
         )  # fmt: skip
         torch.manual_seed(0)
-        save_hf(Transformer(config), ctx.out("model"), ctx.out("tokenizer"))
+        model = Transformer(config, torch.float32)
+        rows = [render(tokenizer, talk) for talk in talks]
+        longest = max(len(row.ids) for row in rows)
+        tokens_BT, mask_BT = (
+            torch.tensor([[*row, *[0] * (longest - len(row))] for row in column])
+            for column in ([row.ids for row in rows], [row.loss_mask for row in rows])
+        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(40):
+            logits_BTV = model(tokens_BT[:, :-1])
+            loss_BT = torch.nn.functional.cross_entropy(logits_BTV.mT, tokens_BT[:, 1:], reduction="none")
+            optimizer.zero_grad()
+            (loss_BT * mask_BT[:, 1:]).mean().backward()
+            optimizer.step()
+        save_hf(model, ctx.out("model"), ctx.out("tokenizer"))
 
 
 def test_a_model_of_ours_writes(tmp_path: Path) -> None:
-    """A random one solves nothing."""
-    begin = Random()
-    plan = Plan(samples=2, rephrased=1, reversed=0, deeper=0, broader=0, question_tokens=8, answer_tokens=8)
-    stages: dict[str, Stage] = {
-        "random": begin, "maths": SynthesizeMaths(writer=begin, n=4, plan=plan),
-    }  # fmt: skip
-    with pytest.raises(UserError, match="maths: nothing is left of 4 questions"):
+    """What it knows is kept, what it does not know is dropped, and nothing is asked twice."""
+    knows = Knows()
+    plan = Plan(samples=2, rephrased=1, reversed=0, deeper=0, broader=0, question_tokens=8, answer_tokens=80)
+    stages: dict[str, Stage] = {"knows": knows, "maths": SynthesizeMaths(writer=knows, n=4, plan=plan)}
+    directory = run(stages, tmp_path)
+    prompts = read_prompts(directory / "prompts" / "prompts.jsonl")
+    assert [prompt["id"] for prompt in prompts] == ["maths:0:0", "maths:0:1"]
+    rows = [json.loads(line) for line in (directory / "conversations" / "maths.jsonl").read_text().splitlines()]
+    assert {row["messages"][1]["content"] for row in rows} == {each.solution for each in template_seeds(2)}
+    dropped = json.loads((directory / "report" / "maths.json").read_text())["dropped"]
+    assert dropped["seed: no right answer"] == 2
+    first = files_of(directory)
+    (directory / "DONE").unlink()
+    (directory / "prompts" / "prompts.jsonl").unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pippin.writer.rollouts", None)  # all of it is kept
         run(stages, tmp_path)
-    (calls,) = tmp_path.glob("maths-*/calls/calls.jsonl")
-    written = [text for line in calls.read_text().splitlines() for row in json.loads(line)["texts"] for text in row]
-    assert len(written) == 4 + 4 * 2, "no rephrasing was usable"
-    assert len(set(written)) > 6, "samples differ"
-    first = calls.read_bytes()
-    with pytest.raises(UserError, match="nothing is left"):
-        run(stages, tmp_path)
-    assert calls.read_bytes() == first, "nothing was asked again"
+    assert files_of(directory) == first
 
 
 def test_only_what_changes_the_result_is_in_the_id() -> None:

@@ -244,7 +244,7 @@ def test_rows_of_gsm8k_and_math(test_data: Path) -> None:
 def good(**changed: Callable[[str, int], str]) -> Scripted:
     """A model that does everything right; its deeper and broader questions are numbered."""
     return Scripted(**{
-        "rephrase": lambda text, _: f"Question: {len(text)} words that say otherwise what was to be said here?",
+        "rephrase": lambda text, _: f"Question: How do {re.findall(r'[0-9]+', text)} come to what was to be said?",
         "reverse": lambda text, _: '"Clips go to some friends, half as many in May, in all 72. To how many in April?"',
         "deepen": lambda text, _: f"{text} And what is 3 times that plus {len(text)}?",
         "broaden": lambda text, _: f"A triangle has a base of {len(text)} and a height of 4. What is its area?",
@@ -263,7 +263,7 @@ def test_a_model_evolves_questions(tmp_path: Path) -> None:
         "": seed.answer, "/rephrased0": seed.answer, "/reversed0": "48", "/broader0": None, "/deeper0": None,
         "/deeper0/deeper1": None,
     }  # fmt: skip
-    assert next(q for q in questions if q.origin == "rephrased").text.startswith(f"{len(seed.text)} words")
+    assert next(q for q in questions if q.origin == "rephrased").text.startswith("How do ['48']")
     assert next(q for q in questions if q.origin == "reversed").text.startswith("Clips go")
     assert writer.calls == {"rephrase": 1, "reverse": 1, "broaden": 1, "deepen": 2}
 
@@ -279,6 +279,15 @@ def test_reversals_are_checked(tmp_path: Path) -> None:
         assert (len(questions), dropped) == (1, {f"reversed: {reason}": 1})
     nobody = replace(seed, answer=None)
     assert evolve([nobody], only, good())[1] == {"reversed: no number to ask for": 1}
+
+
+def test_a_rephrasing_keeps_all_numbers(tmp_path: Path) -> None:
+    (seed,) = read_seeds(seeds_file(tmp_path / "q.jsonl", [NATALIA]))
+    only = Plan(reversed=0, deeper=0, broader=0)
+    for text, lost in (("She met 48 in one month and half in another, 2 in all?", 0), ("She met 40, then half?", 1)):
+        questions, dropped = evolve([seed], only, good(rephrase=lambda *_, said=text: said))
+        assert len(questions) == 2 - lost
+        assert dropped == ({"rephrased: a number is missing": 1} if lost else {})
 
 
 def test_copies_and_near_copies_go(tmp_path: Path) -> None:
@@ -402,6 +411,7 @@ HOSTILE = [
     ("I'm sorry, but I cannot write 1 question.", "not a question"),
     ("Tell me about the sea, please", "nothing mathematical"),
     ("42", "nothing mathematical"),
+    ("Mia buys 7 pens and pays with 2", "cut off"),
 ]
 
 
@@ -472,7 +482,7 @@ def test_the_estimate_is_an_upper_bound_that_is_reached(tmp_path: Path) -> None:
     writer = good(
         solve=lambda text, sample: "The answer is 48.",
         reverse=lambda *_: f"In all 72 clips in {next(tag)} words, half in May. To how many in April?",
-        rephrase=lambda *_: f"What is asked for in the question with the number {next(tag)}?",
+        rephrase=lambda *_: f"What is asked for in question {next(tag)} with 48, 3 and 4?",
         broaden=lambda *_: f"Triangle {next(tag)} has a base of 4. What is its area?",
     )
     questions, dropped = evolve(seeds, plan, writer)

@@ -166,8 +166,10 @@ def _by_model(
     for place, (parent, (text,)) in enumerate(zip(parents, texts, strict=True)):
         try:
             question = read_question(text)
-            answer = parent.answer if origin == "rephrased" else None
-            if origin == "reversed":
+            answer = None
+            if origin == "rephrased":
+                answer = _checked_rephrasing(question, parent)
+            elif origin == "reversed":
                 answer = _checked_reversal(question, str(plain_answer(parent)), hidden[place])
         except Unusable as error:
             dropped[f"{origin}: {error}"] += 1
@@ -177,9 +179,20 @@ def _by_model(
     return children
 
 
+def _numbers(text: str) -> set[str]:
+    return {number.replace(",", "") for number in asks.NUMBER.findall(text)}
+
+
+def _checked_rephrasing(question: str, parent: Question) -> str | None:
+    """The parent's answer, if the question has all of its numbers."""
+    if _numbers(parent.text) - _numbers(question):
+        raise Unusable("a number is missing")
+    return parent.answer
+
+
 def _checked_reversal(question: str, given: str, hidden: str) -> str:
     """The hidden number, if the question gives the answer and not that number."""
-    numbers = {number.replace(",", "") for number in asks.NUMBER.findall(question)}
+    numbers = _numbers(question)
     if given not in numbers:
         raise Unusable("the answer is not given")
     if hidden in numbers and hidden != given:

@@ -32,6 +32,7 @@ _ORDERS = re.compile(
 _NO_QUESTION = re.compile(
     r"\bnew question\b|\bas an ai\b|\blanguage model\b|\bi(?:'m| am) sorry\b|\bi can(?:no|')t\b", re.IGNORECASE
 )
+_END = re.compile(r"[.?!:)\]}$\"'”]$")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffd-\uffff]")
 
 
@@ -117,8 +118,8 @@ def read_question(text: str) -> str:
     """The question that a model wrote, without labels and quotation marks around it.
 
     Raises:
-        Unusable: empty, too long or too short, with characters that no text has, without anything mathematical, or
-            with words that belong to the asking and not to a question.
+        Unusable: empty, too long or too short, with characters that no text has, without anything mathematical,
+            without an end, or with words that belong to the asking and not to a question.
     """
     if len(text) > LONGEST_ANSWER:
         raise Unusable("too long")
@@ -135,6 +136,8 @@ def read_question(text: str) -> str:
         raise Unusable("not a question")
     if len(found.split()) < 4 or not re.search(r"[\d$\\]", found):
         raise Unusable("nothing mathematical")
+    if not _END.search(found):
+        raise Unusable("cut off")
     return found
 
 
