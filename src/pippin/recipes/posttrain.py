@@ -57,14 +57,14 @@ class Round:
     mdloo: TrainSpec
     student: TrainSpec
     methods: tuple[str, ...] = METHODS
-    prompts: int = 800
+    prompts: int = 1_000
     samples: int = 4
     pairs_per_prompt: int = 1
     picked_by: Literal["reward", "verifier", "both"] = "reward"
     rl_reward: Literal["reward", "verifier"] = "reward"
     max_tokens: int = 24
-    beta: float = 0.1
-    tau: float = 0.1
+    beta: float = 0.3
+    tau: float = 0.3
     kl_beta: float = 0.02
     gamma: float = 0.3
     responses: int = 4
@@ -133,11 +133,19 @@ def spec(steps: int, batch_size: int, lr: float, **more: Any) -> TrainSpec:
 
 @dataclass(frozen=True)
 class Params:
-    """Every number. The tasks are those of the generated world (`data.world_tasks`); `bad` is the share of bad
-    demonstrations."""
+    """Every number.
 
+    Attributes:
+        data: a file of prompts (see `data.prompts`); "": exercises of the generated world.
+        tasks: of the world (`data.world_tasks`), for the demonstrations and, without `data`, for the prompts.
+        prompts, heldout_prompts: how many exercises.
+        rounds: of the committee.
+        bad: the share of bad demonstrations.
+    """
+
+    data: str = ""
     tasks: tuple[str, ...] = ("add", "sort", "digits", "form")
-    prompts: int = 4_000
+    prompts: int = 6_000
     heldout_prompts: int = 400
     rounds: int = 3
     demonstrations: int = 20_000
@@ -149,10 +157,13 @@ class Params:
     round: Round = field(
         default_factory=lambda: Round(
             reward=spec(150, 32, 0.002),
-            rs=spec(100, 16, 0.002),
-            preference=spec(100, 32, 0.001),
+            rs=spec(150, 16, 0.002),
+            preference=spec(120, 32, 0.0002),
             mdloo=spec(120, 128, 0.0005, schedule="constant", checkpoint_every=120),
-            student=spec(200, 16, 0.002),
+            student=spec(300, 16, 0.002),
+            prompts=2_000,
+            picked_by="both",
+            rl_reward="verifier",
         )
     )
     seed: int = 0
@@ -178,7 +189,8 @@ def start_of(p: Params) -> dict[str, Stage]:
     pretrain = Pretrain(tokens=tokens, train=p.pretrain, mixture={"tasks": 1.0}, model=model, seed=p.seed)
     shown = Demonstrations(tokenizer=tokenizer, tasks=p.tasks, train=p.demonstrations, bad=p.bad, seed=p.seed)
     sft = Sft(tokens=shown, start=pretrain, train=p.sft, mixture={DEMONSTRATIONS: 1.0}, model=model, seed=p.seed)
-    prompts = Prompts(tasks=p.tasks, train=p.prompts, heldout=p.heldout_prompts, seed=p.seed)
+    asked: dict[str, Any] = {"tasks": p.tasks, "train": p.prompts, "heldout": p.heldout_prompts, "seed": p.seed}
+    prompts = Prompts(data=p.data) if p.data else Prompts(**asked)
     return {
         **up_to(curate), "tokenizer": tokenizer, "tokens": tokens, "pretrain": pretrain, "demonstrations": shown,
         "sft": sft, "prompts": prompts,
