@@ -86,9 +86,10 @@ assert isinstance(twice(7), object)
 assert __import__('os')
 assert print('0') or twice(1) == 2
 """
+HANGS = "import time\ndef twice(n):\n    time.sleep(99)"
 HOSTILE = {
     "forgets None": "def twice(n):\n    return 2 * n",
-    "hangs": "def twice(n):\n    while True: pass",
+    "raises": "def twice(n):\n    raise ValueError(n)",
     "leaves": "import os\ndef twice(n):\n    os._exit(0)",
     "prose": "You could multiply it by two.",
 }
@@ -110,14 +111,14 @@ class Interviewer:
         if "tests of this function" in asked:
             return TESTS
         hostile = list(HOSTILE.values())
-        return (hostile if "tries" in asked else [*hostile[:3], RIGHT])[self.asked[asked] - 1]
+        return (hostile if "tries" in asked else [HANGS, *hostile[1:3], RIGHT])[self.asked[asked] - 1]
 
 
 @pytest.mark.usefixtures("isolated")
 def test_a_writers_solutions_are_run_and_the_right_one_is_kept(tmp_path: Path) -> None:
     with chat_server(Interviewer()) as (url, requests):
         topics = ("queues", "recursion", "tries")
-        stage = SynthesizeCode(topics=topics, per_topic=2, run_s=0.7, served="interviewer", url=url, workers=1)
+        stage = SynthesizeCode(topics=topics, per_topic=2, run_s=4, served="interviewer", url=url, workers=1)
         assert stage.calls == 36
         directory = ran(stage, tmp_path / "runs")
     assert len(requests) == 6 + 2 * (1 + 4)  # the questions that came twice or were none cost nothing more
