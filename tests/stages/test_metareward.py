@@ -118,6 +118,8 @@ def test_every_score_is_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert report["unreadable"] == scores.count(None) > 0
     assert report["score_mean"] == pytest.approx(sum(read) / len(read))
     assert 1.5 < report["score_entropy"] <= 2.0  # four scores are given
+    assert sum(each["samples"] for each in answers) + report["left_out"] == 4 * PROMPTS
+    assert report["left_out"] > 5
     assert all(each["answer"].strip() for each in answers)  # empty ones are left out
     assert not any(each["answer"].startswith("no no") for each in answers)  # and those that have no end in 12 tokens
     battles = lines(directory / "scores" / "battles.jsonl")

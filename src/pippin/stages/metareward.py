@@ -68,7 +68,7 @@ class MetaReward(Stage):
 
     Per prompt K answers, N judgements of each, and N(N - 1) meta-judgements of the answer whose scores differ most.
     Equal answers to a prompt are judged once; equal judgements do not meet (both ours). Answers that have no end within
-    `max_tokens`, empty ones, and what has no room in the model's context, are left out and counted.
+    `max_tokens` and empty ones are left out and counted, as is what has no room in the model's context (`too_long`).
 
     Artifacts: `preferences/preferences.jsonl` (see `data.preferences`; "by": "meta-reward", "part": "actor" or
     "judge"), `scores/answers.jsonl` and `scores/battles.jsonl` with every verdict, `report/metareward.json`.
@@ -158,6 +158,7 @@ class MetaReward(Stage):
             "prompts": len(prompts),
             "calls": kept.calls + kept.kept,
             "too_long": asker.too_long,
+            "left_out": len(prompts) * self.answers - sum(each.samples for each in judged),
             "actor_pairs": len(chosen),
             "judge_pairs": len(lines) - len(chosen),
             "longer_by": _mean([len(one.answer) - len(other.answer) for one, other in chosen]),
