@@ -3,7 +3,7 @@
     pippin run sft_mixture
 
 The chain up to the start is the quickstart's own. Every run begins there and has the same steps; only weights and seeds
-differ. Numbers of steps and seeds are small: noise decides most, and the table says how much of it there is.
+differ. Few seeds leave much noise; the table says how much.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Params:
     per_task: int = 25
     train: TrainSpec = field(
         default_factory=lambda: TrainSpec(
-            steps=120, batch_size=8, seq_len=192, lr=0.003, warmup_steps=5, schedule="constant", weight_decay=1e-5
+            steps=600, batch_size=8, seq_len=192, lr=0.003, warmup_steps=5, schedule="constant", weight_decay=1e-5
         )
     )
 
