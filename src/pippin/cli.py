@@ -35,10 +35,11 @@ app = typer.Typer(
 SHIPPED = (
     "quickstart", "small", "on_device_3b", "server", "compress", "adapter", "summaries", "draft", "ablation",
     "sweep", "long_context", "curate", "classifiers", "autoscale", "synthesize", "sft_mixture", "metareward",
+    "posttrain",
 )  # fmt: skip
 BENCHES = (
     "train", "loader", "learning", "mup", "checkpoint", "compress", "compress_3b", "export", "device",
-    "device_quality", "distill", "ablation", "baseline", "long_context", "autoscale", "rollout",
+    "device_quality", "distill", "ablation", "baseline", "long_context", "autoscale", "rollout", "posttrain",
     "data", "data_classify", "data_decontaminate", "data_dedup", "data_extract", "data_rules",
 )  # fmt: skip
 # What comes with an extra and may be missing when a recipe is loaded.

@@ -31,7 +31,8 @@ from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Graph, Stage
 from pippin.progress import Screen
 from pippin.recipes import posttrain as recipe
-from pippin.recipes.posttrain import spec, start_of
+from pippin.recipes.committee import spec
+from pippin.recipes.posttrain import start_of
 from pippin.stages.reward import Reward
 from pippin.training.loop import TrainSpec
 from pippin.training.losses import SOFT_LABELS

@@ -23,6 +23,10 @@ order of their dicts.
                  "note": str}
                 proportion: {"correct", "total", "share", "low", "high"} (`exact_match.Proportion.as_dict`); the first
                 system of `overall` is ours; baselines: all the others, if it is missing
+    committee   {"models": [{"name": str, "seconds": number, "greedy": proportion, "sampled": proportion, "kl": number,
+                 "tokens": number}], "style": {model: {style: proportion}}}
+                one round after fine-tuning: the share of held-out prompts solved by the most likely response and by
+                samples, and KL to the fine-tuned model in nats per response
     samples     [{"task", "prompt", "answer", "expected": str or null, "right": bool or null, "system": str}]
     times       [{"stage": str, "seconds": number}]; where it is missing, the stages' own times
     curation    [{"source": str, "kept": int, "dropped": {reason: int}}], in documents
@@ -61,7 +65,7 @@ def render(results: Results) -> str:
     """The whole page. See the module's docstring for `results`."""
     sections = [
         _stages(results), _curves(results), _sizes(results), _bits(results), _recovery(results), _exact_match(results),
-        _samples(results), _times(results), _curation(results), _notes(results),
+        _committee(results), _samples(results), _times(results), _curation(results), _notes(results),
     ]  # fmt: skip
     present = [section for section in sections if section is not None]
     links = [element("a", title, href=f"#{name}") for name, title, _ in present]
@@ -319,6 +323,40 @@ def _exact_match(results: Results) -> Section | None:
         class_="lead",
     )
     return "answers", "Exact match", join([words, element("div", *cards, class_="cards")])
+
+
+def _committee(results: Results) -> Section | None:
+    part = _part(results, "committee")
+    models = _rows(part, "models")
+    if not models:
+        return None
+
+    def row(model: dict[str, Any]) -> list[Child]:
+        shares = (percent(_part(model, key).get("share")) for key in ("greedy", "sampled"))
+        return [
+            str(model.get("name")), *shares, decimals(model.get("kl"), 2), decimals(model.get("tokens"), 1),
+            duration(model.get("seconds")),
+        ]  # fmt: skip
+
+    head = ["model", "solved, most likely response", "solved, samples", "KL, nats", "tokens", "training"]
+    styles = [
+        _p(
+            f"{name}: "
+            + ", ".join(f"{style} {percent(p.get('share'))} of {p.get('total')}" for style, p in own.items())
+        )
+        for name, own in _part(part, "style").items()
+    ]
+    words = _p(
+        "After fine-tuning every algorithm trained a model on the same exercises, the best response to each was "
+        "picked, and the student learnt from the picks. Shares are of held-out exercises; KL is to the fine-tuned model, for a "
+        "response. The chain goes on from the fine-tuned model.",
+        class_="lead",
+    )
+    return (
+        "committee",
+        "One round of the committee",
+        join([words, table(head, [row(model) for model in models], class_="numbers"), *styles]),
+    )
 
 
 def _samples(results: Results) -> Section | None:

@@ -44,6 +44,17 @@ def summary_text(results: Mapping[str, Any], report: Path) -> str:
     out.print("\nExact match on held-out exercises")
     for name, p in results["exact_match"]["overall"].items():
         out.print(f"  {escape(name):<24} {p['share']:6.1%}  ({p['correct']} of {p['total']})")
+    committee = results.get("committee") or {}
+    if committee:
+        out.print("\nOne round of the committee: held-out prompts solved by the most likely response, by samples; KL")
+    for row in committee.get("models", ()):
+        out.print(
+            f"  {escape(row['name']):<24} {row['greedy']['share']:6.1%}  {row['sampled']['share']:6.1%}  "
+            f"{row['kl']:6.2f} nats"
+        )
+    for name, styles in committee.get("style", {}).items():
+        told = ", ".join(f"{style} {p['share']:.1%} of {p['total']}" for style, p in styles.items())
+        out.print(f"  {escape(name)}: {escape(told)}")
     out.print("\nThree answers of the low-bit model (the first held-out item of three tasks)")
     for sample in results["samples"]:
         out.print(

@@ -11,13 +11,16 @@ from typing import Any
 
 from pippin.model.config import ModelConfig
 from pippin.pipeline import Stage
+from pippin.recipes.committee import Round, committee_round
 from pippin.recipes.corpus import Corpus, up_to
 from pippin.stages.adapter import Adapter
 from pippin.stages.compress import Compress
 from pippin.stages.distill import Distill
 from pippin.stages.evaluate import Evaluate
 from pippin.stages.lengthen import Lengthen, lengthened_rope_base
+from pippin.stages.policies import ComparePolicies
 from pippin.stages.pretrain import Pretrain
+from pippin.stages.prompts import Prompts
 from pippin.stages.prune import Prune
 from pippin.stages.sft import Sft
 from pippin.stages.tokenize import Tokenize, TrainTokenizer
@@ -62,6 +65,23 @@ class Mixtures:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """One round of the committee after fine-tuning, on exercises of the world, beside the chain: what it does is shown,
+    the chain goes on from the fine-tuned model.
+
+    Attributes:
+        tasks: of the exercises.
+        prompts, heldout: how many exercises are answered, and how many judge the models.
+        round: its numbers.
+    """
+
+    round: Round
+    tasks: tuple[str, ...]
+    prompts: int
+    heldout: int
+
+
+@dataclass(frozen=True)
 class Params:
     """Every number of the chain; `plan` is a bitplan.json to use instead of choosing bits."""
 
@@ -82,6 +102,7 @@ class Params:
     bits_per_weight: float = 3.7
     plan: str = ""
     teacher_weight: float = 0.9
+    feedback: Feedback | None = None
     seed: int = 0
     heldout_sources: tuple[str, ...] = field(default=("world", "stdlib"))
 
@@ -171,6 +192,10 @@ def chain(p: Params) -> dict[str, Stage]:
     }
     recover = Adapter(start=compress, **recovery, **(common | chat_sources))
     control = Adapter(start=sft, **recovery, **(common | chat_sources))
+    shown = feedback(p.feedback, sft, p.seed) if p.feedback is not None else {}
+    policies, style = shown.get("policies"), shown.get("style")
+    assert policies is None or isinstance(policies, ComparePolicies)
+    assert style is None or isinstance(style, ComparePolicies)
     evaluate = Evaluate(
         tokens=tokens,
         teacher=core,
@@ -182,6 +207,8 @@ def chain(p: Params) -> dict[str, Stage]:
         adapter=summary,
         trail=(core, prune, distill, continued, lengthen, sft, compress, recover, control),
         heldout_sources=p.heldout_sources,
+        policies=policies,
+        style=style,
     )
     return {
         **up_to(curate),
@@ -193,9 +220,26 @@ def chain(p: Params) -> dict[str, Stage]:
         "continued": continued,
         "lengthen": lengthen,
         "sft": sft,
+        **shown,
         "summary": summary,
         "compress": compress,
         "recover": recover,
         "control": control,
         "evaluate": evaluate,
+    }
+
+
+def feedback(f: Feedback, sft: Sft, seed: int) -> dict[str, Stage]:
+    """The stages of one round, and two looks at its models: on the exercises, and in the style of two benchmarks."""
+    prompts = Prompts(tasks=f.tasks, train=f.prompts, heldout=f.heldout, seed=seed)
+    made = committee_round(1, sft, sft, sft.model, prompts, {"sft": sft}, f.round, seed)
+    models = {name: made[f"{name}-1"] for name in (*f.round.methods, "student")}
+    look: dict[str, Any] = {"reference": sft, "max_tokens": f.round.max_tokens, "seed": seed}
+    styled = Prompts(tasks=("add", "form"), train=1, heldout=f.heldout, seed=seed, style="benchmark")
+    return {
+        "prompts": prompts,
+        **made,
+        "policies": ComparePolicies(prompts=prompts, members={"sft": sft, **models}, samples=2, **look),
+        "style-prompts": styled,
+        "style": ComparePolicies(prompts=styled, members={"sft": sft, "student": models["student"]}, samples=1, **look),
     }

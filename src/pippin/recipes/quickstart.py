@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pippin.pipeline import Stage
-from pippin.recipes.chain import AdapterParams, Mixtures, Params, Shape, chain
+from pippin.recipes.chain import AdapterParams, Feedback, Mixtures, Params, Shape, chain
+from pippin.recipes.committee import Round, spec
 from pippin.recipes.corpus import Corpus
 from pippin.training.loop import TrainSpec
 
@@ -37,6 +38,22 @@ PARAMS = Params(
     recover=TrainSpec(steps=60, batch_size=8, seq_len=256, lr=0.003, warmup_steps=5, weight_decay=1e-5),
     # At this width rank 1 adds a fifth of a bit to the weights; the report's 16 would double their size.
     adapters=AdapterParams(task_rank=4, recovery_rank=1),
+    feedback=Feedback(
+        round=Round(
+            methods=("rs", "dpo", "mdloo"),
+            prompts=400,
+            reward=spec(60, 16, 0.001),
+            rs=spec(40, 16, 0.001),
+            preference=spec(30, 16, 0.0002),
+            mdloo=spec(24, 64, 0.0003, schedule="constant", checkpoint_every=24),
+            student=spec(60, 16, 0.001),
+            picked_by="both",
+            kl_beta=0.05,
+        ),
+        tasks=("add", "sort", "digits", "form"),
+        prompts=400,
+        heldout=120,
+    ),
     heldout_sources=("stories", "tasks", "python"),
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from pippin.model.transformer import Transformer
 from pippin.pipeline import Context, Cost, Stage, read_metrics
 from pippin.stages.adapter import SLOT, Adapter
 from pippin.stages.compress import SENSITIVITY, Compress
+from pippin.stages.policies import ComparePolicies
 from pippin.stages.pretrain import Pretrain
 from pippin.stages.sft import Sft
 from pippin.stages.tokenize import Tokenize
@@ -33,6 +34,7 @@ from pippin.stages.training import FULL_LOOK_TOKENS, TrainingStage
 
 SAMPLE_TASKS = ("read", "summary", "form")
 RECORDS_PER_TASK = 25
+STYLES = {"add": "GSM8K-style", "form": "IFEval-style"}  # what held-out prompts of a task are judged like
 BUDGETS = 24  # points of the curve of bits against loss
 
 
@@ -46,6 +48,7 @@ class Evaluate(Stage):
         adapter: the task adapter.
         trail: the training stages in order, for the tables and curves.
         heldout_sources: texts for bits per byte.
+        policies, style: models of a committee's round on held-out prompts, and on prompts in the style of benchmarks.
     """
 
     tokens: Tokenize
@@ -58,6 +61,8 @@ class Evaluate(Stage):
     adapter: Adapter
     trail: tuple[Stage, ...]
     heldout_sources: tuple[str, ...]
+    policies: ComparePolicies | None = field(default=None, metadata={"later": True})
+    style: ComparePolicies | None = field(default=None, metadata={"later": True})
 
     def run(self, ctx: Context) -> None:
         ngram = self._ngram(ctx)
@@ -81,6 +86,7 @@ class Evaluate(Stage):
             "bits": self._bits(ctx),
             "recovery": recovery,
             "exact_match": grades,
+            "committee": self._committee(ctx),
             "samples": samples,
             "times": [{"stage": row["stage"], "seconds": row["seconds"]} for row in self._times(ctx)],
             "curation": self._curation(ctx),
@@ -267,6 +273,24 @@ class Evaluate(Stage):
             samples,
             {task: p.as_dict() for task, p in unseen.by_task.items()},
         )
+
+    def _committee(self, ctx: Context) -> dict[str, Any]:
+        """What each algorithm of the round did: shares of held-out prompts solved, KL, seconds of its training."""
+        if self.policies is None:
+            return {}
+        judged = ctx.record(self.policies)["results"]["policies"]
+        styled = {} if self.style is None else ctx.record(self.style)["results"]["policies"]
+        return {
+            "models": [
+                {"name": name, "seconds": ctx.record(stage)["seconds"]}
+                | {key: judged[name][key] for key in ("greedy", "sampled", "kl", "tokens")}
+                for name, stage in self.policies.members.items()
+            ],
+            "style": {
+                name: {STYLES[source]: each["greedy"] for source, each in found["by_source"].items()}
+                for name, found in styled.items()
+            },
+        }
 
     def _with_adapter(self, ctx: Context, stage: Adapter) -> Transformer:
         model = load_model(ctx.artifact(stage.start, "model"))
