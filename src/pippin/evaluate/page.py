@@ -348,8 +348,8 @@ def _committee(results: Results) -> Section | None:
     ]
     words = _p(
         "After fine-tuning every algorithm trained a model on the same exercises, the best response to each was "
-        "picked, and the student learnt from the picks. Shares are of held-out exercises; KL is to the fine-tuned model, for a "
-        "response. The chain goes on from the fine-tuned model.",
+        "picked, and the student learnt from the picks. Shares are of held-out exercises; KL is to the fine-tuned "
+        "model, for a response. The chain goes on from the fine-tuned model.",
         class_="lead",
     )
     return (
