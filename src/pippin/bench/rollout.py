@@ -3,8 +3,6 @@
 The weights are random, so every next token is about as likely as any other, and a share of the vocabulary that stops
 gives answers whose lengths are drawn alike on both sides (geometric, cut at max_tokens). Tokens after a stop do not
 count. Both sides take as many rows at a time; only ours refills them.
-
-Beside them the native engine in exact mode, on random weights of the same shape in 4 bits: other weights, so no aim.
 """
 
 from __future__ import annotations
@@ -20,12 +18,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from pippin.bench.device_models import write_random_packed
 from pippin.bench.result import Result
-from pippin.device.engine import Engine, Model
-from pippin.device.library import is_built
 from pippin.interop.hf import save_hf
-from pippin.interop.stored import parameter_shapes
 from pippin.model.config import ModelConfig
 from pippin.model.prepacked import multiply, prepack
 from pippin.model.transformer import Transformer
@@ -37,7 +31,7 @@ SMALL = ModelConfig(
 TINY = ModelConfig(
     vocab_size=512, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_head=8, d_ff=48, max_seq_len=512
 )  # fmt: skip
-SYSTEM, ENGINE = "transformers.generate", "pippin, engine, 4 bits"
+SYSTEM = "transformers.generate"
 
 
 @dataclass(frozen=True)
@@ -45,13 +39,13 @@ class Params:
     """Settings of the bench."""
 
     prompt_tokens: int = 16
-    max_tokens: int = 128  # of the cases without stops
+    max_tokens: int = 64  # of the cases without stops
     batch: int = 64  # rows at a time of the larger cases
-    skewed: int = 256  # sequences of the case with stops
+    skewed: int = 128  # sequences of the case with stops
     mean_tokens: int = 48  # of an answer there, about
     longest: int = 384  # tokens of an answer there
-    repeats: int = 7  # visits of each system
-    skewed_repeats: int = 3  # in the case with stops, where a visit takes a minute
+    repeats: int = 3  # visits of each system, after one that warms up
+    skewed_repeats: int = 1  # in the case with stops, where a visit takes half a minute; none warms up
     seed: int = 0
 
 
@@ -87,9 +81,8 @@ def run(params: Params = Params(), quick: bool = False) -> Result:
 
         save_hf(model, Path(folder))
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    packed = _packed(model.config) if is_built() else None
     for case in _cases(params, model.config.vocab_size):
-        _measure(result, case, model, theirs, packed)
+        _measure(result, case, model, theirs)
     for rows in (1, params.batch):
         _products(result, model, rows, 2 if quick else 41)
     return result
@@ -114,16 +107,6 @@ def _products(result: Result, model: Transformer, rows: int, repeats: int) -> No
     for name, values in times.items():
         low, middle, high = min(values), statistics.median(values), max(values)
         result.row(f"all products of a step, {rows} rows", name, "time", middle, "ms", low, high)
-
-
-def _packed(config: ModelConfig) -> Model:
-    """Random weights in 4 bits, in memory."""
-    matrices = [
-        name for name, shape in parameter_shapes(config).items() if name.startswith("blocks.") and len(shape) == 2
-    ]
-    with tempfile.TemporaryDirectory(prefix="pippin-rollout-") as folder:
-        write_random_packed(Path(folder), config, {name.removesuffix(".weight"): 4 for name in matrices}, 0)
-        return Model(folder)
 
 
 def _cases(params: Params, vocab_size: int) -> list[Case]:
@@ -152,7 +135,7 @@ def _cases(params: Params, vocab_size: int) -> list[Case]:
     ]  # fmt: skip
 
 
-def _measure(result: Result, case: Case, model: Transformer, theirs: Any, packed: Model | None) -> None:
+def _measure(result: Result, case: Case, model: Transformer, theirs: Any) -> None:
     lengths: dict[str, list[int]] = {}
     settings: dict[str, Any] = {"max_tokens": case.max_tokens, "stop_ids": case.stop_ids}
 
@@ -180,23 +163,15 @@ def _measure(result: Result, case: Case, model: Transformer, theirs: Any, packed
                 count += lengths[SYSTEM][-1]
         return count
 
-    def by_engine(seed: int) -> int:
-        found = rollouts(engine, case.prompts, seed=seed, **settings)
-        lengths.setdefault(ENGINE, []).extend(len(r.tokens) for r in found)
-        return sum(len(r.tokens) for r in found)
-
     stops = set(case.stop_ids)
     systems: dict[str, Callable[[int], int]] = {"pippin": ours, SYSTEM: peer}
-    if packed is not None:
-        room = case.rows * (len(case.prompts[0]) + case.max_tokens + 16)  # it gives out whole pages of 16
-        engine = Engine(packed, mode="exact", max_sequences=case.rows, kv_tokens=room)
-        systems[ENGINE] = by_engine
     speeds: dict[str, list[float]] = {name: [] for name in systems}
-    for visit in range(case.repeats + 1):
+    first = 0 if case.stop_ids else 1  # the longest case finds everything warm
+    for visit in range(case.repeats + first):
         for name in (list(systems), list(reversed(systems)))[visit % 2]:
             start = time.perf_counter()
             count = systems[name](visit)
-            if visit:  # the first one warms up
+            if visit >= first:
                 speeds[name].append(count / (time.perf_counter() - start))
     for name, values in speeds.items():
         result.row(case.name, name, "speed", statistics.median(values), "tokens/s", min(values), max(values))
