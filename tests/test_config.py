@@ -86,3 +86,23 @@ def test_a_wrong_override_is_one_clear_line(assignment: str, words: str) -> None
 def test_leaves_lists_every_setting_once() -> None:
     assert dict(leaves(Params()))["sft.steps"] == 10
     assert len(list(leaves(Params()))) == 11
+
+
+@dataclass(frozen=True)
+class _Maybe:
+    """A group that may be missing."""
+
+    train: _Group | None = field(default_factory=lambda: _Group())
+    other: _Group = field(default_factory=lambda: _Group())
+
+
+@dataclass(frozen=True)
+class _Group:
+    steps: int = 1
+
+
+def test_a_group_that_may_be_missing_can_be_left_out() -> None:
+    assert override(_Maybe(), ["train=none"]).train is None
+    assert override(_Maybe(), ["train.steps=2"]).train == _Group(2)
+    with pytest.raises(UserError, match=r"this is a group; set one of other.steps"):
+        override(_Maybe(), ["other=none"])

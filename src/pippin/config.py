@@ -45,8 +45,9 @@ def leaves(params: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def override(params: P, assignments: Iterable[str]) -> P:
     """Return `params` with each `path=value` applied, in order.
 
-    A value is read by the field's annotated type: text stays text, anything else is JSON (`none` is null). For a table
-    the path of a JSON file will do: its "weights" if it has them (a mixture.json), else all of it.
+    A value is read by the field's annotated type: text stays text, anything else is JSON (`none` is null, and leaves
+    out a group that may be missing). For a table the path of a JSON file will do: its "weights" if it has them (a
+    mixture.json), else all of it.
 
     Raises:
         UserError: no `=`, an unknown path (with the nearest known ones), or a value of the wrong type.
@@ -65,10 +66,14 @@ def _replace(root: Any, node: Any, path: str, keys: list[str], text: str) -> Any
         raise UserError(f"override {path!r}: no such setting; {_nearest(root, path)}")
     value = getattr(node, keys[0])
     if dataclasses.is_dataclass(value):
-        if len(keys) == 1:
+        left_out = len(keys) == 1 and text.strip().lower() == "none" and type(None) in typing.get_args(hints[keys[0]])
+        if left_out:
+            new = None
+        elif len(keys) == 1:
             names = ", ".join(f"{path}.{f.name}" for f in dataclasses.fields(value))
             raise UserError(f"override {path!r}: this is a group; set one of {names}")
-        new = _replace(root, value, path, keys[1:], text)
+        else:
+            new = _replace(root, value, path, keys[1:], text)
     elif len(keys) > 1:
         raise UserError(f"override {path!r}: no such setting; {_nearest(root, path)}")
     else:

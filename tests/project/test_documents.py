@@ -25,6 +25,7 @@ TINY = [
     "shape.d_ff=96 shape.student_d_ff=64",
     "corpus.world_documents=300 corpus.world_tasks=300 corpus.stdlib_bytes=100000 corpus.heldout_per_task=5",
     "corpus.instruct_world=300 corpus.instruct_python=50",
+    "feedback=none",  # a model of two steps says nothing right, so that there is nothing to prefer
     """heldout_sources='["stories", "tasks"]' mixtures.sft='{"chat": 1}' mixtures.summary='{"chat-summary": 1}'""",
 ]  # fmt: skip
 

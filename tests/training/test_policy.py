@@ -20,6 +20,7 @@ from pippin.training import policy
 from pippin.training.experience import Experience, Iteration, Told
 from pippin.training.losses import MAX_LOG_RATIO, dpo, ipo
 from pippin.training.policy import (
+    PolicyKind,
     Response,
     ResponsePair,
     log_probs_and_kl,
@@ -101,13 +102,14 @@ def test_the_first_step_is_that_of_rloo(kind: Any) -> None:
     advantages = [1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 0.3, -0.3]
     responses = [r._replace(advantage=a) for r, a in zip(drawn(model()), advantages, strict=True)]
     gradients = []
-    for name, gamma in ((kind, 0.7), ("rloo", 0.0)):
+    steps: tuple[tuple[PolicyKind, float], ...] = ((kind, 0.7), ("rloo", 0.0))
+    for name, gamma in steps:
         own = model(0, torch.float64)
         loss = policy_loss(own, copy.deepcopy(own), name, gamma, 1.0, response_batch(responses), 0)
         assert int(loss.count) == len(responses)
         loss.total.backward()
         gradients.append(torch.cat([p.grad.flatten() for p in own.parameters() if p.grad is not None]))
-    assert torch.allclose(*gradients, atol=1e-10)
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-10)
     assert gradients[0].norm() > 1e-3
 
 

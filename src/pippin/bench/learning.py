@@ -121,7 +121,8 @@ def with_baselines(p: recipe_chain.Params) -> dict[str, Stage]:
 
 def cut(p: recipe_chain.Params) -> recipe_chain.Params:
     specs = ("core", "prune", "distill", "continued", "lengthen", "sft", "summary", "tune", "recover")
-    return replace(p, **{name: replace(getattr(p, name), steps=2, warmup_steps=0) for name in specs})
+    short = {name: replace(getattr(p, name), steps=2, warmup_steps=0) for name in specs}
+    return replace(p, feedback=None, **short)  # nothing that it could say would be right
 
 
 def _ngram(graph: Graph, texts: Sequence[str]) -> dict[str, float]:
