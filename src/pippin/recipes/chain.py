@@ -220,11 +220,11 @@ def chain(p: Params) -> dict[str, Stage]:
         "continued": continued,
         "lengthen": lengthen,
         "sft": sft,
-        **shown,
         "summary": summary,
         "compress": compress,
         "recover": recover,
         "control": control,
+        **shown,
         "evaluate": evaluate,
     }
 
