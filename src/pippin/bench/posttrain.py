@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pippin.bench.posttrain_labels import compare_labels
 from pippin.bench.result import Result
+from pippin.data.prompts import Prompt, write_prompts
 from pippin.pipeline import Graph, Stage, read_metrics
 from pippin.progress import Screen
 from pippin.recipes import posttrain as recipe
@@ -54,7 +55,11 @@ def run(p: Params = Params(), quick: bool = False) -> Result:
         quick: everything is cut to the least that runs, one seed, one round: the claims will fail.
     """
     if quick:
-        p = replace(p, seeds=1, step_sizes=p.step_sizes[:1], iterations=1, epochs=2, recipe=cut(p.recipe))
+        path = Path(p.runs) / "posttrain-quick.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_prompts(path, easy_prompts(200))
+        small = cut(replace(p.recipe, data=str(path)))
+        p = replace(p, seeds=1, step_sizes=p.step_sizes[:1], iterations=1, epochs=2, recipe=small)
     result = Result("posttrain")
     found: list[dict[str, dict[str, float]]] = []
     curves: list[dict[str, list[float]]] = []
@@ -69,7 +74,7 @@ def run(p: Params = Params(), quick: bool = False) -> Result:
             if values:
                 result.row(CASE, name, metric, statistics.median(values), unit, min(values), max(values))
     _claims(result, p, found, curves)
-    compare_labels(result, Path(p.runs), p.recipe, p.seeds)
+    compare_labels(result, Path(p.runs), p.recipe, p.seeds, quick)
     return result
 
 
@@ -138,7 +143,7 @@ def _spent(graph: Graph, name: str, stage: Stage) -> tuple[float, float]:
     if isinstance(stage, Reinforce):
         own = [graph.label(stage)]
     elif method == "student":
-        own = [each for each in graph.stages if each.endswith(f"-{number}") and each != f"rloo-{number}"]
+        own = [each for each in graph.stages if each.endswith(f"-{number}") and not each.startswith(("rloo", "round"))]
     elif method == "rs":
         own = [f"rs-responses-{number}", f"rs-picked-{number}", name]
     else:
@@ -189,6 +194,22 @@ def _claims(
             result.ratio(case, f"{metric}, worst seed", "the best member of its round", worst, ">=", 1.0)
 
 
+def easy_prompts(n: int) -> list[Prompt]:
+    """Prompts that chance solves about every third time, for a model that has learnt nothing."""
+    given = {"letter": "e", "let_relation": "less than", "let_frequency": 2}
+    verifier = {"kind": "ifeval", "instruction_id_list": ["keywords:letter_frequency"], "kwargs": [given]}
+    return [
+        {
+            "id": str(number),
+            "split": "heldout" if number % 10 == 0 else "train",
+            "messages": [{"role": "user", "content": f"Write number {number} without it."}],
+            "verifier": verifier,
+            "source": "easy",
+        }
+        for number in range(n)
+    ]
+
+
 def cut(p: recipe.Params) -> recipe.Params:
     """The least that runs through every stage."""
 
@@ -198,11 +219,10 @@ def cut(p: recipe.Params) -> recipe.Params:
     r = p.round
     round = replace(
         r, reward=short(r.reward), rs=short(r.rs), preference=short(r.preference), student=short(r.student),
-        mdloo=short(r.mdloo, r.minibatches * r.epochs), prompts=24, samples=2, picked_by="reward",
-        rl_reward="reward", max_tokens=8,
+        mdloo=short(r.mdloo, r.minibatches * r.epochs), prompts=150, samples=2,
     )  # fmt: skip
     corpus = replace(p.corpus, world_tasks=200, instruct_world=100)
     return replace(
-        p, prompts=24, heldout_prompts=8, rounds=1, demonstrations=100, corpus=corpus, pretrain=short(p.pretrain),
+        p, rounds=1, demonstrations=100, corpus=corpus, pretrain=short(p.pretrain),
         sft=short(p.sft), round=round,
     )  # fmt: skip

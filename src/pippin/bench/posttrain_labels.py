@@ -49,12 +49,13 @@ PLANTED = 3_000
 REAL = "hh-rlhf/harmless-base-test.jsonl.gz"
 
 
-def compare_labels(result: Result, runs: Path, p: recipe.Params, seeds: int, pairs: int = PLANTED) -> None:
-    """Add rows and ratios to a result."""
+def compare_labels(result: Result, runs: Path, p: recipe.Params, seeds: int, quick: bool = False) -> None:
+    """Add rows and ratios to a result; `quick`: two steps on few pairs."""
+    pairs = 100 if quick else PLANTED
     path = runs / "posttrain-labels" / f"planted-{pairs}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, planted(pairs))
-    train = replace(spec(150, 32, 0.002), steps=150 if pairs == PLANTED else 2, warmup_steps=0)
+    train = replace(spec(150, 32, 0.002), steps=2 if quick else 150, warmup_steps=0)
     losses: dict[str, list[float]] = {name: [] for name in SYSTEMS}
     accuracies: dict[str, list[float]] = {name: [] for name in SYSTEMS}
     for seed in range(seeds):
@@ -65,7 +66,7 @@ def compare_labels(result: Result, runs: Path, p: recipe.Params, seeds: int, pai
             )
         _train(stages, runs, losses, accuracies)
     _report(result, "planted preferences", losses, accuracies, list(SYSTEMS)[2:])
-    _real(result, runs, seeds, quick=pairs != PLANTED)
+    _real(result, runs, seeds, quick)
 
 
 def _train(
