@@ -96,7 +96,7 @@ def test_what_is_wrong_is_one_line(place: Path, tmp_path: Path) -> None:
     fails("kind=kto: must be dpo or ipo", kind="kto")
     fails("beta=0: must be above 0", beta=0)
     fails("by_length=True: is IPO's", by_length=True)
-    fails("no train pair fits seq_len=4", train=replace(SHORT, seq_len=4))
+    fails("no held-out pair fits seq_len=4", train=replace(SHORT, seq_len=4))
     fails("seq_len=128: the model's max_seq_len is 64", train=replace(SHORT, seq_len=128))
     with pytest.raises(UserError, match="preferences: give either"):
         PreferenceTuning(start=Speaker(), train=SHORT)

@@ -22,7 +22,7 @@ from pippin.evaluate.vote_page import render
 from pippin.evaluate.votes import read_votes, shown_pairs
 from pippin.pipeline import Context, Cost, Stage, digest_tree
 from pippin.stages.committee import Answered, answered, rewards_of, verdicts_of
-from pippin.stages.preference import PREFERENCES
+from pippin.stages.pairs import PREFERENCES
 from pippin.stages.responses import Responses
 from pippin.stages.reward import NO_LEVEL
 from pippin.stages.writing import WritingStage

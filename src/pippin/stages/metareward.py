@@ -32,7 +32,7 @@ from pippin.evaluate.metareward import (
 )
 from pippin.interop.load import load_model
 from pippin.pipeline import Context, Cost, Stage
-from pippin.stages.preference import PREFERENCES
+from pippin.stages.pairs import PREFERENCES
 from pippin.stages.prompts import Prompts, prompts_of
 from pippin.writer import ModelWriter
 

@@ -20,9 +20,9 @@ from pippin.evaluate.text_table import text_table
 from pippin.pipeline import Context, Cost, Stage
 from pippin.stages.collect import CollectPreferences
 from pippin.stages.committee import Answered, answered, verdicts_of
+from pippin.stages.pairs import PREFERENCES
 from pippin.stages.picked import PICKS, SCORES, Picked
 from pippin.stages.policies import ComparePolicies
-from pippin.stages.preference import PREFERENCES
 from pippin.stages.reward import Reward
 
 EXAMPLES = 12  # prompts that are shown, and so many characters of a text
