@@ -43,20 +43,24 @@ class Speaker(Stage):
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.02)
         draw = random.Random(1)
         for _ in range(self.steps):
-            loss = torch.zeros(())
-            for question in questions(16, draw.randrange(1000)):
-                loss = loss + _loss(model, tokenizer, question, draw.choice(WORDS))
+            asked = questions(16, draw.randrange(1000))
+            loss = _loss(model, tokenizer, [(question, draw.choice(WORDS)) for question in asked])
             optimizer.zero_grad()
-            (loss / 16).backward()
+            loss.backward()
             optimizer.step()
         save_hf(model, ctx.out("model"), ctx.out("t"))
 
 
-def _loss(model: Transformer, tokenizer: Tokenizer, question: str, word: str) -> torch.Tensor:
-    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": word}]
-    ids, mask = render(tokenizer, messages)
-    targets = torch.tensor([ids[1:]]).masked_fill(torch.tensor([mask[1:]]) == 0, -100)
-    loss = model(torch.tensor([ids[:-1]]), targets=Targets(targets))
+def _loss(model: Transformer, tokenizer: Tokenizer, said: list[tuple[str, str]]) -> torch.Tensor:
+    rows = [
+        render(tokenizer, [{"role": "user", "content": question}, {"role": "assistant", "content": word}])
+        for question, word in said
+    ]
+    width = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in rows])
+    learnt = torch.tensor([row.loss_mask + [0] * (width - len(row.loss_mask)) for row in rows])
+    # Padding is on the right: what stands before it does not see it.
+    loss = model(ids[:, :-1], targets=Targets(ids[:, 1:].masked_fill(learnt[:, 1:] == 0, -100)))
     assert isinstance(loss, Loss)
     return loss.total / loss.count
 
