@@ -25,12 +25,13 @@ help: ## this list
 quickstart: $(VENV)/.installed-run ## grow a small model from raw text, end to end, in a few minutes
 	@$(BIN)/pippin run quickstart
 
-# Each check runs and speaks, whatever the one before said; the last line decides.
+# Each check runs and speaks, whatever the one before said; the last line decides. Tests compute on one thread each, so
+# two processes share their files.
 test: $(VENV)/.installed-test ## style, types, tests (not the slow ones)
 	@failed=0; \
 	$(BIN)/python -m ruff check . || failed=1; \
 	$(BIN)/python -m mypy || failed=1; \
-	$(BIN)/python -m pytest $(PYTEST_ARGS) || failed=1; \
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS) || failed=1; \
 	$(CHECK_TOOLS) || failed=1; \
 	exit $$failed
 
