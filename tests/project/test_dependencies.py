@@ -98,6 +98,7 @@ def test_imports_are_declared_and_declarations_are_imported(project: dict[str, A
     declared = {canonicalize_name(Requirement(r).name) for r in at_run_time}
     for_tests = declared | {canonicalize_name(Requirement(r).name) for r in extras["test"]}
     used = imported(repository / "src")
-    assert used - declared == set(), "imported but not declared"
+    # vLLM brings a torch of its own, so it is nobody's extra: who has it can use it.
+    assert used - declared == {"vllm"}, "imported but not declared"
     assert declared - used == set(), "declared but never imported"
     assert imported(repository / "tests") - for_tests == set(), "imported by tests but not declared"
