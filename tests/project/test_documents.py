@@ -122,7 +122,7 @@ def test_quickstart_page_tells_every_stage() -> None:
 
     function, params = load_recipe("quickstart")
     page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
-    told = re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)
+    told = re.findall(r"^\| `([\w-]+)` \|", page, flags=re.MULTILINE)
     assert told == list(function(params))
 
 

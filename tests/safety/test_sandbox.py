@@ -168,7 +168,7 @@ def test_refuses_where_bubblewrap_does_not_work(tmp_path: Path, monkeypatch: pyt
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n", encoding="utf-8")
     fake.chmod(0o755)
-    for folder in fake.parents[:3]:  # another user has to reach it
+    for folder in fake.parents[:4]:  # another user has to reach it
         folder.chmod(folder.stat().st_mode | 0o055)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(
