@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # A test never asserts a time, so no deadline; examples are the same in every run.
-settings.register_profile("pippin", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile(
+    "pippin", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("pippin")
 
 # The models of tests are so small that a second thread only waits for the first, at length on a busy machine.

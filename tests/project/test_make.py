@@ -48,10 +48,10 @@ def test_quickstart_installs_once_what_it_needs_and_runs(clone: Path) -> None:
 
 def test_test_checks_style_types_and_tests_in_this_order(clone: Path) -> None:
     plan = make(clone, "-n", "test").stdout
-    steps = ["'.[all]'", "-m ruff check", "-m mypy", "-m pytest  ||", "command -v"]
+    steps = ["'.[all]'", "-m ruff check", "-m mypy", "-m pytest --numprocesses 2 --dist loadfile  ||", "command -v"]
     places = [plan.index(step) for step in steps]
     assert places == sorted(places)
-    assert '-m pytest -m "slow or not slow" ||' in make(clone, "-n", "test-all").stdout
+    assert '--dist loadfile -m "slow or not slow" ||' in make(clone, "-n", "test-all").stdout
     assert not (clone / ".venv").exists(), "-n ran something"
 
 
