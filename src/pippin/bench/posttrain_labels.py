@@ -45,7 +45,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
 }
 OURS = "soft labels, grades"
 HELDOUT = 0.25
-PLANTED = 3_000
+PLANTED = 2_000
 REAL = "hh-rlhf/harmless-base-test.jsonl.gz"
 
 
@@ -55,7 +55,7 @@ def compare_labels(result: Result, runs: Path, p: recipe.Params, seeds: int, qui
     path = runs / "posttrain-labels" / f"planted-{pairs}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, planted(pairs))
-    train = replace(spec(150, 32, 0.002), steps=2 if quick else 150, warmup_steps=0)
+    train = replace(spec(300, 32, 0.002), steps=2 if quick else 300, warmup_steps=0)
     losses: dict[str, list[float]] = {name: [] for name in SYSTEMS}
     accuracies: dict[str, list[float]] = {name: [] for name in SYSTEMS}
     for seed in range(seeds):
