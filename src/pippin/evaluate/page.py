@@ -332,7 +332,8 @@ def _committee(results: Results) -> Section | None:
         return None
 
     def row(model: dict[str, Any]) -> list[Child]:
-        shares = (percent(_part(model, key).get("share")) for key in ("greedy", "sampled"))
+        found = (_part(model, key) for key in ("greedy", "sampled"))
+        shares = (f"{percent(p.get('share'))} ({percent(p.get('low'))} to {percent(p.get('high'))})" for p in found)
         return [
             str(model.get("name")), *shares, decimals(model.get("kl"), 2), decimals(model.get("tokens"), 1),
             duration(model.get("seconds")),
@@ -348,8 +349,9 @@ def _committee(results: Results) -> Section | None:
     ]
     words = _p(
         "After fine-tuning every algorithm trained a model on the same exercises, the best response to each was "
-        "picked, and the student learnt from the picks. Shares are of held-out exercises; KL is to the fine-tuned "
-        "model, for a response. The chain goes on from the fine-tuned model.",
+        "picked, and the student learnt from the picks. Shares are of held-out exercises, with their 95",
+        f"{THIN}% Wilson intervals: what lies within them is no difference. KL is to the fine-tuned model, for a "
+        "response. The chain goes on from the fine-tuned model.",
         class_="lead",
     )
     return (
