@@ -162,7 +162,8 @@ class Experience(Generic[AnyDrawn]):
         known = score_responses(self.iterate, found, self.temperature)
         reference = score_responses(self.reference, found, self.temperature)
         recorded = [sum(own.log_probs) for own in drawn]
-        penalised = kl_penalised(*(torch.tensor(v, dtype=torch.float64) for v in (rewards, known, reference)), i.beta)
+        r, log_p, log_ref = (torch.tensor(v, dtype=torch.float64) for v in (rewards, known, reference))
+        penalised = kl_penalised(r, log_p, log_ref, i.beta)
         advantages = leave_one_out(penalised.view(n, i.responses)).flatten().tolist()
         self._responses = [
             response._replace(reference=log_prob, advantage=advantage)
