@@ -82,7 +82,7 @@ def imported(folder: Path) -> set[str]:
     """Third-party packages that the sources under a folder import."""
     used: set[str] = set()
     for path in folder.rglob("*.py"):
-        if path.parent.name == "peers":  # scripts that run in environments of their own
+        if path.parent.name == "peers" or path.name.startswith("make_"):  # they run in environments of their own
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):

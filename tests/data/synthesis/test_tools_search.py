@@ -31,7 +31,8 @@ def brute_force(texts: list[str], query: str, k1: float, b: float) -> list[float
             n = sum(word in other for other in split)
             idf = math.log(1 + (len(split) - n + 0.5) / (n + 0.5))
             f = words.count(word)
-            score += idf * f * (k1 + 1) / (f + k1 * (1 - b + b * len(words) / mean))
+            if f:
+                score += idf * f * (k1 + 1) / (f + k1 * (1 - b + b * len(words) / mean))
         scores.append(score)
     return scores
 
