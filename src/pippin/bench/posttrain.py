@@ -29,6 +29,7 @@ from pippin.training.loop import TrainSpec
 CASE = "sums, sorting, forms"
 AGAIN = "again, step size"
 COLLAPSED = 0.5  # of the start's share of solved prompts
+NONE = 1e-3  # stands for a share of 0 in a ratio
 SMOOTHED = 5  # iterations that a reward is averaged over
 
 
@@ -169,7 +170,7 @@ def _claims(
 ) -> None:
     greedy, sampled = list(METRICS)[:2]
     for metric in (greedy, sampled):
-        worst = min(seed["mdloo-1"][metric] / seed["rloo-1"][metric] for seed in found)
+        worst = min(seed["mdloo-1"][metric] / max(seed["rloo-1"][metric], NONE) for seed in found)
         result.ratio(CASE, f"{metric}, as many samples, worst seed", "rloo-1", worst, ">=", 1.0)
     needed = []
     for curve in curves:
@@ -183,7 +184,7 @@ def _claims(
     result.ratio(CASE, metric, "rloo-1", len(inside) / len(needed), ">=", 1.0)
     for lr in p.step_sizes:
         kept = {
-            kind: [seed[f"{kind} {AGAIN} {lr:g}"][sampled] / seed["sft"][sampled] for seed in found]
+            kind: [seed[f"{kind} {AGAIN} {lr:g}"][sampled] / max(seed["sft"][sampled], NONE) for seed in found]
             for kind in ("mdloo", "rloo")
         }
         case = f"samples used {p.epochs} times, step size {lr:g}"
@@ -193,7 +194,7 @@ def _claims(
         for metric in (greedy, sampled):
             worst = min(
                 seed[f"student-{number}"][metric]
-                / max(seed[f"{method}-{number}"][metric] for method in p.recipe.round.methods)
+                / max(NONE, *(seed[f"{method}-{number}"][metric] for method in p.recipe.round.methods))
                 for seed in found
             )
             case = f"committee, round {number}"
