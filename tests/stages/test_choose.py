@@ -68,7 +68,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Stag
 
 def choose(made: tuple[Path, dict[str, Stage]], **fields: Any) -> Path:
     runs, stages = made
-    choice = Choose(trained=stages["sft"], **fields)  # type: ignore[arg-type]
+    trained = stages["sft"]
+    assert isinstance(trained, Sft)
+    choice = Choose(trained=trained, **fields)
     graph = Graph(stages | {"choice": choice}, runs)
     graph.run(["choice"], Screen(quiet=True))
     return graph.directory(choice)

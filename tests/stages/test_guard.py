@@ -13,6 +13,7 @@ from tests.stages.test_reward import Begin
 
 from pippin.data import instruct
 from pippin.data.guards import Limits
+from pippin.data.records import Split
 from pippin.errors import UserError
 from pippin.files import read_json
 from pippin.pipeline import Graph, Stage
@@ -130,8 +131,9 @@ def test_tokens_are_made_of_what_is_left(data: Path, tmp_path: Path) -> None:
     guard = GuardChats(data=str(data), heldout_share=0.3)
     chats = Chats(model=begin, data=str(data), heldout_share=0.3, guard=guard)
     directory = run(tmp_path, {"begin": begin, "guard": guard, "chats": chats}, "chats")
-    found = [record["messages"][-1]["content"] for split in ("train", "heldout")
-             for record in instruct.read(directory / "instruct", split)]  # type: ignore[arg-type]  # fmt: skip
+    sides: tuple[Split, ...] = ("train", "heldout")
+    records = [record for split in sides for record in instruct.read(directory / "instruct", split)]
+    found = [record["messages"][-1]["content"] for record in records]
     assert len(found) == 42
     assert not any("sorry" in answer for answer in found)
 

@@ -144,7 +144,7 @@ def _spoilt(words: Sequence[str], mistakes: int, draw: random.Random) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Begin(Stage):
+class RandomStart(Stage):
     """A random model of one layer, its tokenizer trained on the pairs that are not held out."""
 
     data: str
@@ -180,7 +180,7 @@ def _real(result: Result, runs: Path, seeds: int, quick: bool) -> None:
     losses: dict[str, list[float]] = {name: [] for name in names}
     accuracies: dict[str, list[float]] = {name: [] for name in names}
     for seed in range(seeds):
-        begin = _Begin(data=str(path), seed=seed)
+        begin = RandomStart(data=str(path), seed=seed)
         stages: dict[str, Stage] = {"begin": begin}
         for name in names:
             stages[name] = Reward(
